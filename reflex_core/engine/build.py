@@ -77,7 +77,7 @@ def _assembled(settings: Settings, around: EngineContext, opened: ExitStack) -> 
     cloud = build_cloud(settings, policy, robot, around)
     if cloud is not None:
         opened.callback(cloud.close)
-    session = describe_session(settings, slots)
+    session = describe_session(settings, slots, guard.limits)
     recorders = build_recorders(settings, slots, session)
     for recorder in recorders:
         opened.callback(recorder.close)

@@ -14,11 +14,12 @@ from reflex_core.policy.base import Policy, reads_state
 from reflex_core.policy.cloud_server import Expected
 from reflex_core.records.audit.log import AuditLog
 from reflex_core.records.recorder import Recorder
-from reflex_core.records.trace.header import session_of
+from reflex_core.records.trace.header import limits_document, session_of
 from reflex_core.records.trace.schema import Session
 from reflex_core.records.trace.writer import TraceWriter
 from reflex_core.robot.gripper_shares import NO_ENDS
 from reflex_core.robot.intake import Intake
+from reflex_core.robot.limits.limits import Limits
 from reflex_core.robot.limits.safety_config import SafetyConfig, load_safety_config
 from reflex_core.robot.plausibility import state_range
 from reflex_core.settings.table import Settings
@@ -135,8 +136,8 @@ def build_cloud(settings: Settings, policy: Policy, robot: str, around: EngineCo
     )  # fmt: skip
 
 
-def describe_session(settings: Settings, slots: dict[str, PolicySlot]) -> Session:
-    """Return the loaded policies as the header of a trace or a bag records them."""
+def describe_session(settings: Settings, slots: dict[str, PolicySlot], limits: Limits | None) -> Session:
+    """Return the loaded policies, and the limits of their guard, as the header of a trace or a bag records them."""
     first = next(iter(slots.values()))
     session = session_of(
         first.policy, first.policy.binding.embodiment, settings.robot_id,
@@ -144,7 +145,7 @@ def describe_session(settings: Settings, slots: dict[str, PolicySlot]) -> Sessio
         settings=dataclasses.asdict(first.settings),
     )  # fmt: skip
     steps = max(slot.policy.contract.observation_steps for slot in slots.values())
-    return dataclasses.replace(session, observation_steps=steps)
+    return dataclasses.replace(session, observation_steps=steps, limits=limits_document(limits))
 
 
 def build_recorders(

@@ -18,7 +18,7 @@ OpenBag = Callable[[Path], Source]
 
 def open_source(path: Path, open_bag: OpenBag | None = None) -> Source:
     """Open a trace file, or return what `open_bag` makes of a bag's file or directory. Raises TraceError."""
-    if path.is_dir() and not _is_bag(path):
+    if path.is_dir() and not is_bag(path):
         traces = sorted(file.name for file in path.glob("*.jsonl*"))
         hint = (
             f"name one of its traces, such as {traces[-1]}" if traces else "it is no bag and holds no trace"
@@ -33,5 +33,6 @@ def open_source(path: Path, open_bag: OpenBag | None = None) -> Source:
     return open_bag(path)
 
 
-def _is_bag(path: Path) -> bool:
+def is_bag(path: Path) -> bool:
+    """Return whether a directory is a bag."""
     return (path / BAG_FILE).is_file() or any(next(path.glob(f"*{suffix}"), None) for suffix in BAG_SUFFIXES)

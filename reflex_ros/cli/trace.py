@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex trace export`: write a training dataset from traces or bags with images (docs/how-to/export-a-dataset.md)."""
+"""`reflex trace`: list, show and view recordings, report on them, export a dataset of them (docs/reference/trace-tools.md)."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Iterator
@@ -17,14 +18,27 @@ from reflex_core.records.trace.parse import TraceError
 from reflex_core.replay.comparison import Source
 from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.replay.sources import open_source
+from reflex_ros.cli import trace_ls, trace_show
 from reflex_ros.cli.replay_console import printable, shown
 from reflex_ros.console.terminal import Bar
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Export traces. 0: done; 1: a trace cannot be exported, or the dataset not be written; 2: bad command line."""
+    """Use traces. 0: done; 1: a recording cannot be read, or something not be written; 2: bad command line."""
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     logging.getLogger("reflex_core").addHandler(logging.NullHandler())  # what matters is printed here
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a recorded text must not end a command
+    try:
+        return int(options.run(options))
+    except (TraceError, ConfigurationError) as error:
+        print(f"reflex trace: {printable(str(error))}", file=sys.stderr)
+        return 1
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Export a dataset. Raises TraceError, ConfigurationError."""
     bar = Bar(plain=partial(print, file=sys.stderr, flush=True))
     try:
         images = ImageFiles(options.images) if options.images else None
@@ -32,15 +46,12 @@ def main(argv: list[str] | None = None) -> int:
             options.traces, _open, options.format, options.output, images=images, allow_damage=options.allow_damage,
             progress=bar.draw,
         )  # fmt: skip
-    except (TraceError, ConfigurationError) as error:
-        bar.clear()
-        print(f"reflex trace: {printable(str(error))}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         bar.clear()
         print("reflex trace: stopped, nothing was written", file=sys.stderr)
         return 130
-    bar.clear()
+    finally:
+        bar.clear()
     print(*_summary(found, options.output), sep="\n")
     return 0
 
@@ -50,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="reflex trace", description="Use recorded traces.", allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    for command in (trace_ls, trace_show):
+        command.add(commands)
     exporting = commands.add_parser("export", help="export a training dataset", allow_abbrev=False)
     add = exporting.add_argument
     add("traces", type=Path, nargs="+", help="trace files, or directories of bags")
@@ -62,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the images of hash_only traces, under any names",
     )
     add("--allow-damage", action="store_true", help="export what is left of a truncated trace")
+    exporting.set_defaults(run=run_export)
     return parser
 
 

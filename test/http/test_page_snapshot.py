@@ -27,7 +27,8 @@ from reflex_ros.sidecar.history import EVENTS, LATENCIES, RequestHistory
 from reflex_ros.sidecar.page_snapshot import BARS, Snapshots, nice_top
 from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot
 from reflex_ros.sidecar.status_summary import BAD, GOOD, WAIT, WARN, status_summary
-from reflex_ros.sidecar.thumbnails import LONGEST_SIDE, thumbnail, thumbnails
+from reflex_core.images.thumbnail import thumbnail
+from reflex_ros.sidecar.thumbnails import LONGEST_SIDE, thumbnails
 
 ACTIVE = RobotSnapshot("active")
 

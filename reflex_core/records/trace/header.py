@@ -13,6 +13,7 @@ import onnxruntime
 from reflex_core.policy.base import Policy
 from reflex_core.records.trace.schema import Session
 from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.limits.limits import Limits
 
 
 def session_of(
@@ -57,3 +58,19 @@ def session_of(
         observation_steps=policy.contract.observation_steps,
         settings=settings or {},
     )
+
+
+def limits_document(limits: Limits | None) -> dict[str, Any]:
+    """Return the limits in force by joint, None where a joint has none; empty without a guard's limits."""
+    if limits is None:
+        return {}
+    arrays = {
+        "position_min": limits.position_min,
+        "position_max": limits.position_max,
+        "velocity_max": limits.velocity_max,
+        "acceleration_max": limits.acceleration_max,
+    }
+    found: dict[str, Any] = {"names": limits.names}
+    for name, values in arrays.items():
+        found[name] = [float(value) if np.isfinite(value) else None for value in values]
+    return found

@@ -57,7 +57,7 @@ class Session:
     """What does not change from request to request. `noise`: how the start noise is made from a seed.
 
     hardware: gpu, cuda, ort, jetpack as far as known. policies: one mapping per slot where there is more than one.
-    settings: what the server was started with, without secrets.
+    settings: what the server was started with, without secrets. limits: those that the guard enforced, empty without any.
     """
 
     model_hash: str
@@ -78,6 +78,7 @@ class Session:
     state_names: tuple[str, ...] = ()
     observation_steps: int = 1
     settings: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    limits: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,8 @@ def header_record(
         record["policies"] = session.policies
     if session.observation_steps > 1:
         record["observation_steps"] = session.observation_steps
+    if session.limits:
+        record["limits"] = dict(session.limits)
     added = {
         "part": part,
         "dropped": dropped,

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which episodes of recordings are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+from reflex_core.records.trace.parse import Recorded
+from reflex_core.review.episodes import WITHOUT_ID, Episode
+
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What an episode must be; empty, False and None: anything. since_ns: since 1970; it began then or later."""
+
+    episodes: tuple[str, ...] = ()
+    outcome: str = ""
+    clamped: bool = False
+    held: bool = False
+    instruction: str = ""
+    since_ns: int | None = None
+
+    @property
+    def everything(self) -> bool:
+        """True where nothing is left out."""
+        return self == Selection()
+
+    def takes(self, episode: Episode) -> bool:
+        """Return whether the episode is wanted."""
+        wanted = self.instruction.casefold()
+        return (
+            (not self.episodes or episode.episode_id in self.episodes)
+            and self.outcome in ("", episode.outcome)
+            and (not self.clamped or episode.clamped > 0)
+            and (not self.held or episode.held > 0)
+            and any(wanted in text.casefold() for text in episode.instructions or [""])
+            and (self.since_ns is None or episode.began_ns >= self.since_ns)
+        )
+
+    def words(self) -> str:
+        """Return the selection as its options, for sentences."""
+        parts = [f"--episode {name}" for name in self.episodes]
+        parts += [f"--outcome {self.outcome}"] if self.outcome else []
+        parts += ["--clamped"] if self.clamped else []
+        parts += ["--held"] if self.held else []
+        parts += [f"--instruction '{self.instruction}'"] if self.instruction else []
+        parts += ["--since"] if self.since_ns is not None else []
+        return " ".join(parts)
+
+
+def of_episodes(records: Iterable[Recorded], wanted: frozenset[str]) -> Iterator[Recorded]:
+    """Yield the records of these episodes."""
+    return (record for record in records if (record.episode_id or WITHOUT_ID) in wanted)
+
+
+def since(text: str, now: datetime) -> int:
+    """Return the moment in ns since 1970 of `90m`, `2h`, `3d`, or of a local date or time as ISO 8601. Raises ValueError.
+
+    now: with a time zone; a date or time without one is in that zone.
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit in UNITS_S and number.isdecimal() and len(number) <= 9:
+        moment = now - timedelta(seconds=int(number) * UNITS_S[unit])
+    else:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=now.tzinfo)
+    beginning = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    return (moment - beginning) // timedelta(microseconds=1) * 1000

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that the sub-commands of `reflex trace`, and `reflex replay`, have in common: paths and which episodes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from reflex_core.records.trace.parse import TraceError
+from reflex_core.replay.comparison import Source
+from reflex_core.replay.sources import open_source
+from reflex_core.review.episodes import OUTCOMES, Surveyed, survey
+from reflex_core.review.recordings import recordings
+from reflex_core.review.selection import Selection, since
+from reflex_ros.cli.replay_console import printable
+
+ISO_HELP = "2h, 3d, 2026-11-30, 2026-11-30T17:00"
+
+
+def add_paths(parser: argparse.ArgumentParser) -> None:
+    """Add the recordings that a command reads."""
+    parser.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH", help="trace files, bags, or directories of them"
+    )
+
+
+def add_filters(parser: Any) -> None:
+    """Add which episodes are wanted."""
+    group = parser.add_argument_group("which episodes", "several of these must all hold")
+    group.add_argument(
+        "--episode", action="append", default=[], metavar="ID", help="this one; may be repeated; - for requests without an id"
+    )  # fmt: skip
+    group.add_argument("--outcome", choices=OUTCOMES, default="", help="those that ended like this")
+    group.add_argument("--clamped", action="store_true", help="those where the guard changed an action")
+    group.add_argument("--held", action="store_true", help="those where the robot was held")
+
+
+def add_more_filters(parser: argparse.ArgumentParser) -> None:
+    """Add filters by instruction and time too."""
+    add_filters(parser)
+    parser.add_argument("--instruction", default="", metavar="TEXT", help="those whose instruction contains it")
+    parser.add_argument("--since", type=_since, metavar="TIME", help=f"those that began then or later: {ISO_HELP}")
+
+
+def selection_of(options: argparse.Namespace) -> Selection:
+    """Return which episodes are wanted."""
+    return Selection(
+        tuple(options.episode), options.outcome, options.clamped, options.held,
+        getattr(options, "instruction", ""), getattr(options, "since", None),
+    )  # fmt: skip
+
+
+def surveyed(paths: Iterable[Path]) -> Iterator[tuple[Path, Surveyed | TraceError]]:
+    """Yield every recording below the paths with its episodes, or why there are none. Raises TraceError for a path without any."""
+    for path in recordings(paths):
+        try:
+            with opened(path) as source:
+                yield path, survey(source)
+        except TraceError as error:
+            yield path, error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Source]:
+    """Open a trace or a bag. Raises TraceError."""
+
+    def bag(path: Path) -> Source:
+        from reflex_ros.bag.source import BagSource  # a trace is read without what reads bags
+
+        return BagSource(path)
+
+    with open_source(path, bag) as source:
+        yield source
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Print sentences about what was left out to standard error."""
+    for sentence in sentences:
+        print(f"WARN: {printable(sentence)}", file=sys.stderr)
+
+
+def _since(text: str) -> int:
+    try:
+        return since(text, datetime.now().astimezone())
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"expected a duration or a time such as {ISO_HELP}, got {text[:40]!r}") from error
