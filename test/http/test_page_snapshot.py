@@ -172,18 +172,18 @@ def test_every_kind_of_frame_becomes_small(encoding: str) -> None:
         "rgb8": pixels.tobytes,
         "mono8": pixels[:, :, 0].tobytes,
     }[encoding]()
-    small = simplejpeg.decode_jpeg(thumbnail(Frame(data, encoding, 960, 1280)))
+    small = simplejpeg.decode_jpeg(thumbnail(Frame(data, encoding, 960, 1280), LONGEST_SIDE))
     assert small.shape == (240, LONGEST_SIDE, 3)
     assert abs(float(small.mean()) - 180) < 3
 
 
 def test_a_small_frame_is_not_blown_up_and_a_long_one_keeps_a_row() -> None:
-    assert simplejpeg.decode_jpeg(thumbnail(Frame(picture(20, 30).tobytes(), "rgb8", 20, 30))).shape == (
+    assert simplejpeg.decode_jpeg(thumbnail(Frame(picture(20, 30).tobytes(), "rgb8", 20, 30), LONGEST_SIDE)).shape == (
         20,
         30,
         3,
     )
-    assert simplejpeg.decode_jpeg(thumbnail(Frame(picture(1, 900).tobytes(), "rgb8", 1, 900))).shape[:2] == (
+    assert simplejpeg.decode_jpeg(thumbnail(Frame(picture(1, 900).tobytes(), "rgb8", 1, 900), LONGEST_SIDE)).shape[:2] == (
         1,
         320,
     )
