@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from reflex_core.records.trace.parse import Recorded
-from reflex_core.review.episodes import WITHOUT_ID, Episode
+from reflex_core.review.episode_survey import WITHOUT_ID, Episode
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

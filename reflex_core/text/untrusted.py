@@ -30,6 +30,11 @@ def escaped(text: str, most: int = MOST_CHARACTERS) -> str:
     return cut if len(cut) <= most else f"{cut[: max(0, most - 3)]}..."
 
 
+def printable(text: str) -> str:
+    """Return text of the same length without control characters, which a recording could use to rewrite a terminal or a page."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def is_name(value: object) -> bool:
     """Return whether this is a text that people can read and type as a name: printable, short, no blanks at its ends."""
     return (

@@ -17,15 +17,11 @@ from reflex_core.replay.comparison import (
 )
 from reflex_core.replay.runner import Plan
 from reflex_core.replay.summary import Tally, Totals
+from reflex_core.text.untrusted import printable
 
 HEADER_KEYS = ("reflex_version", "model_hash", "config_hash", "model_type", "export_kind", "embodiment")
 SHOWN_LENGTH = 120
 JOINTS_SHOWN = 3
-
-
-def printable(text: str) -> str:
-    """Return text without control characters, which a trace could use to rewrite a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def shown(value: object) -> str:

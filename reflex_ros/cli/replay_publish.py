@@ -16,7 +16,8 @@ from reflex_core.replay.comparison import Source
 from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.replay.sources import open_source
 from reflex_core.robot.presets import load_embodiment, load_preset
-from reflex_ros.cli.replay_console import header_lines, printable, shown
+from reflex_core.text.untrusted import printable
+from reflex_ros.cli.replay_console import header_lines, shown
 from reflex_ros.console.ros_args import ROS_ARGS
 from reflex_ros.console.terminal import Bar
 

@@ -18,8 +18,9 @@ from reflex_core.records.trace.parse import TraceError
 from reflex_core.replay.comparison import Source
 from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.replay.sources import open_source
-from reflex_ros.cli import trace_ls, trace_show, trace_view
-from reflex_ros.cli.replay_console import printable, shown
+from reflex_core.text.untrusted import printable
+from reflex_ros.cli import trace_ls, trace_report, trace_show, trace_view
+from reflex_ros.cli.replay_console import shown
 from reflex_ros.console.terminal import Bar
 
 
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="reflex trace", description="Use recorded traces.", allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (trace_ls, trace_show, trace_view):
+    for command in (trace_ls, trace_show, trace_view, trace_report):
         command.add(commands)
     exporting = commands.add_parser("export", help="export a training dataset", allow_abbrev=False)
     add = exporting.add_argument

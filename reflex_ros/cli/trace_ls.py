@@ -11,8 +11,8 @@ from typing import Any
 
 from reflex_core.files.json_lines import json_line
 from reflex_core.records.trace.parse import TraceError
-from reflex_core.review.episodes import Episode, Surveyed
-from reflex_ros.cli.replay_console import printable
+from reflex_core.review.episode_survey import Episode, Surveyed
+from reflex_core.text.untrusted import printable
 from reflex_ros.cli.trace_options import add_more_filters, add_paths, selection_of, surveyed, warn
 
 WIDTH = 100  # columns of the table, on a terminal and in a pipe

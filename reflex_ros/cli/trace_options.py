@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from typing import Any
 from reflex_core.records.trace.parse import TraceError
 from reflex_core.replay.comparison import Source
 from reflex_core.replay.sources import open_source
-from reflex_core.review.episodes import OUTCOMES, Surveyed, survey
-from reflex_core.review.recordings import recordings
+from reflex_core.review.episode_survey import OUTCOMES, Episode, Surveyed, survey
+from reflex_core.review.trace_paths import recordings
 from reflex_core.review.selection import Selection, since
-from reflex_ros.cli.replay_console import printable
+from reflex_core.text.untrusted import printable
 
 ISO_HELP = "2h, 3d, 2026-11-30, 2026-11-30T17:00"
 
@@ -63,6 +64,51 @@ def surveyed(paths: Iterable[Path]) -> Iterator[tuple[Path, Surveyed | TraceErro
                 yield path, survey(source)
         except TraceError as error:
             yield path, error
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The episodes that a command works on, by recording. left_out: sentences; damaged: a recording could not be read."""
+
+    episodes: tuple[tuple[Path, list[Episode]], ...]
+    left_out: tuple[str, ...]
+    damaged: bool
+
+
+def newest(paths: Iterable[Path], options: argparse.Namespace, most: int) -> Chosen:
+    """Return the newest `most` episodes of the paths that the options ask for. Raises TraceError where there is none."""
+    wanted, left_out, damaged, seen = selection_of(options), list[str](), False, 0
+    found: list[tuple[Path, list[Episode]]] = []
+    paths = list(paths)
+    for path, survey_of_it in surveyed(paths):
+        if isinstance(survey_of_it, TraceError):
+            left_out.append(str(survey_of_it))
+            damaged = True
+            continue
+        left_out += survey_of_it.left_out
+        seen += len(survey_of_it.episodes)
+        found.append((path, [episode for episode in survey_of_it.episodes if wanted.takes(episode)]))
+    count = sum(len(episodes) for _, episodes in found)
+    if not count:
+        words = f" with {wanted.words()}" if not wanted.everything else ""
+        where = ", ".join(map(str, paths))
+        raise TraceError("; ".join([f"no episode{words} among the {seen} in {where}: `reflex trace ls` lists them", *left_out]))
+    spare, kept = most, list[tuple[Path, list[Episode]]]()
+    for path, episodes in reversed(found):
+        last = episodes[max(len(episodes) - spare, 0) :] if spare else []
+        spare -= len(last)
+        if last:
+            kept.insert(0, (path, last))
+    if count > most:
+        left_out.append(f"{count - most} older episodes are left out: --max-episodes {most}, or a filter, chooses others")
+    return Chosen(tuple(kept), tuple(left_out), damaged)
+
+
+def positive_count(text: str) -> int:
+    """Return a number of things, from 1 to a million."""
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 1000000, got {text[:40]!r}")
+    return int(text)
 
 
 @contextmanager

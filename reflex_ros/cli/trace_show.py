@@ -13,10 +13,11 @@ import numpy as np
 
 from reflex_core.records.trace.parse import TraceError
 from reflex_core.review.bounds import Bounds, bounds_of
-from reflex_core.review.episodes import Episode
+from reflex_core.review.episode_survey import Episode
 from reflex_core.review.moments import Moment, moments, spans
 from reflex_core.review.selection import Selection, of_episodes
-from reflex_ros.cli.replay_console import printable, shown
+from reflex_core.text.untrusted import printable
+from reflex_ros.cli.replay_console import shown
 from reflex_ros.cli.trace_ls import local_time
 from reflex_ros.cli.trace_options import add_filters, add_paths, opened, selection_of, surveyed, warn
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.records.trace.parse import TraceError
 from reflex_core.review.bounds import bounds_of
-from reflex_core.review.episodes import Episode, Surveyed
-from reflex_core.review.moments import moments
+from reflex_core.review.episode_survey import Episode
+from reflex_core.review.moments import Moment, moments
 from reflex_core.review.selection import of_episodes
-from reflex_ros.cli.replay_console import printable, shown
-from reflex_ros.cli.trace_options import add_more_filters, opened, selection_of, surveyed, warn
+from reflex_core.text.untrusted import printable
+from reflex_ros.cli.replay_console import shown
+from reflex_ros.cli.trace_options import add_more_filters, newest, opened, positive_count, selection_of, warn
 from reflex_ros.console.terminal import Bar
 
 EPISODES, RECORDS = 20, 5000
@@ -38,10 +40,10 @@ def add(commands: Any) -> None:
     add = parser.add_argument
     add("--headless", action="store_true", help="open no window; needs --out")
     add("--out", type=Path, metavar="FILE.rrd", help="write a file that `rerun FILE.rrd` opens, instead of a window")
-    add("--max-episodes", type=_count, default=EPISODES, metavar="N", help=f"at most so many episodes, the newest ({EPISODES})")
-    add("--max-records", type=_count, default=RECORDS, metavar="N", help=f"at most so many records in all ({RECORDS})")
+    add("--max-episodes", type=positive_count, default=EPISODES, metavar="N", help=f"at most so many episodes, the newest ({EPISODES})")
+    add("--max-records", type=positive_count, default=RECORDS, metavar="N", help=f"at most so many records in all ({RECORDS})")
     add(
-        "--image-size", type=_count, default=LONGEST_SIDE, metavar="PIXELS",
+        "--image-size", type=positive_count, default=LONGEST_SIDE, metavar="PIXELS",
         help=f"longest side of an image; smaller images make smaller files ({LONGEST_SIDE})",
     )  # fmt: skip
     add("--seconds", type=float, default=0.0, metavar="S", help="of a live server: end after so long; 0: at Ctrl-C")
@@ -73,60 +75,38 @@ def run(options: argparse.Namespace) -> int:
 def _view(options: argparse.Namespace) -> int:
     from reflex_ros.viewing.rerun_log import RerunLog
 
-    chosen, left_out, damaged = _chosen(options)
-    if not chosen:
-        words = selection_of(options).words()
-        raise TraceError(f"no episode{f' with {words}' if words else ''} in {', '.join(options.paths)}: `reflex trace ls` lists them")
-    first = chosen[0][1]
-    bounds = bounds_of(first.header)
-    bar, total, count = Bar(), sum(episode.records for _, _, episodes in chosen for episode in episodes), 0
-    with closing(RerunLog(f"reflex {printable(Path(chosen[0][0]).name)}", bounds)) as log:
+    chosen = newest(map(Path, options.paths), options, options.max_episodes)
+    left_out = list(chosen.left_out)
+    total = sum(episode.records for _, episodes in chosen.episodes for episode in episodes)
+    with opened(chosen.episodes[0][0]) as source:
+        bounds = bounds_of(source.header)
+    bar, count = Bar(), 0
+    with closing(RerunLog(f"reflex {printable(chosen.episodes[0][0].name)}", bounds)) as log:
         _open(log, options)
         for note in filter(None, [bounds.note, *left_out]):
             log.note(note, "WARN")
-        for path, _, episodes in chosen:
-            wanted = {episode.episode_id: episode for episode in episodes}
-            try:
-                with opened(path) as source:
-                    for moment in moments(of_episodes(source, frozenset(wanted)), source.header, options.image_size):
-                        if count >= options.max_records:
-                            left_out.append(f"{total - count} records beyond --max-records {options.max_records} are left out")
-                            break
-                        log.add(moment)
-                        count += 1
-                        bar.draw(count / max(total, 1), count)
-            except TraceError as error:
-                left_out.append(f"{error}; what follows is left out")
+        for path, episodes in chosen.episodes:
+            for moment in _moments(path, episodes, options.image_size):
+                if count >= options.max_records:
+                    break
+                log.add(moment)
+                count += 1
+                bar.draw(count / max(total, 1), count)
             for episode in episodes:
                 log.outcome(episode.episode_id, _ending(episode))
     bar.clear()
+    if count < total:
+        left_out.append(f"{total - count} of {total} records are left out: --max-records {options.max_records}, or damage")
     warn(dict.fromkeys(filter(None, [bounds.note, *left_out])))
-    episodes_shown = sum(len(episodes) for _, _, episodes in chosen)
-    print(f"{count} records of {episodes_shown} episodes" + _written(options.out))
-    return 1 if damaged else 0
+    print(f"{count} records of {sum(len(episodes) for _, episodes in chosen.episodes)} episodes" + _written(options.out))
+    return 1 if chosen.damaged else 0
 
 
-def _chosen(options: argparse.Namespace) -> tuple[list[tuple[Path, Surveyed, list[Episode]]], list[str], bool]:
-    """Return the newest episodes that are wanted, by recording, what is left out, and whether a recording could not be read."""
-    wanted, left_out, damaged = selection_of(options), list[str](), False
-    found: list[tuple[Path, Surveyed, list[Episode]]] = []
-    for path, survey in surveyed(map(Path, options.paths)):
-        if isinstance(survey, TraceError):
-            left_out.append(str(survey))
-            damaged = True
-            continue
-        left_out += survey.left_out
-        found.append((path, survey, [episode for episode in survey.episodes if wanted.takes(episode)]))
-    spare, kept = options.max_episodes, list[tuple[Path, Surveyed, list[Episode]]]()
-    for path, survey, episodes in reversed(found):
-        newest = episodes[max(len(episodes) - spare, 0) :] if spare else []
-        spare -= len(newest)
-        if newest:
-            kept.insert(0, (path, survey, newest))
-    dropped = sum(len(episodes) for _, _, episodes in found) - sum(len(episodes) for _, _, episodes in kept)
-    if dropped:
-        left_out.append(f"{dropped} older episodes are left out: --max-episodes {options.max_episodes}, or a filter, chooses others")
-    return kept, left_out, damaged
+def _moments(path: Path, episodes: list[Episode], longest_side: int) -> Iterator[Moment]:
+    """Yield the requests of some episodes, as far as the recording can be read: what is left out is known already."""
+    with suppress(TraceError), opened(path) as source:
+        records = of_episodes(source, frozenset(episode.episode_id for episode in episodes))
+        yield from moments(records, source.header, longest_side)
 
 
 def _open(log: Any, options: argparse.Namespace) -> None:
@@ -145,9 +125,3 @@ def _written(out: Path | None) -> str:
     if out is None:
         return ""
     return f" in {out} ({out.stat().st_size / 1e6:.1f} MB): `rerun {out}` opens it"
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1000000, got {text[:40]!r}")
-    return int(text)

@@ -48,6 +48,8 @@ from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory, read_body, unpacke
 from reflex_ros.sidecar.connections import Connection, StalledError
 from reflex_ros.sidecar.csrf import refusal
 from reflex_ros.sidecar.health import config, health
+from reflex_ros.sidecar.history_routes import OPERATIONS as HISTORY_OPERATIONS
+from reflex_ros.sidecar.history_routes import add_history
 from reflex_ros.sidecar.openapi import PATH as OPENAPI_PATH
 from reflex_ros.sidecar.openapi import Handler, Operation, add_operations, document
 from reflex_ros.sidecar.operator_routes import RESET, breaker_reset, guard_reset, guard_status
@@ -89,8 +91,10 @@ def make_app(
     for route in ROUTES:
         app.router.add_post(route, act)
     add_operations(app, OPERATIONS)
+    add_operations(app, HISTORY_OPERATIONS)
+    add_history(app, engine)
     described = document(
-        (*OPERATIONS, *PAGE_OPERATIONS), WIRES, open_paths=OPEN_PATHS, has_key=api_key is not None
+        (*OPERATIONS, *HISTORY_OPERATIONS, *PAGE_OPERATIONS), WIRES, open_paths=OPEN_PATHS, has_key=api_key is not None
     )
     app[OPENAPI] = orjson.dumps(described)
     add_sockets(app)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 PAGE_HEADER = "X-Reflex-Page"  # what no other site may send without asking first
 NEED_KEY = ("/resume", "/guard/reset", "/breaker/reset", "/policies")  # they may set a robot in motion
+COSTLY = ("/events", "/history")  # reading them takes a place or makes images
 FOREIGN_HOST = "without an API key, use an IP address or localhost: a name may be of another machine"
 FOREIGN_ORIGIN = "without an API key, browsers may send requests only from the page of this server, opened by IP address or localhost"
 KEY_NEEDED = "this server can be reached from other machines without an API key, so that over HTTP only a stop acts: start it with one"
@@ -24,8 +25,8 @@ def refusal(method: str, path: str, headers: Mapping[str, str], *, alone: bool) 
     # a browser says with every POST where it comes from, so that programs may use any name: http://cloud:8000
     if method == "POST" and from_elsewhere(headers):
         return "foreign-origin", FOREIGN_ORIGIN
-    if path == "/events" and (from_elsewhere(headers) or _of_an_unknown_page(headers)):
-        return "foreign-origin", FOREIGN_ORIGIN  # the places are few, and an image of any site takes one
+    if path in COSTLY and (from_elsewhere(headers) or _of_an_unknown_page(headers)):
+        return "foreign-origin", FOREIGN_ORIGIN  # an image of any site would cost as much
     if method == "POST" and path in NEED_KEY and not alone:
         return "key-needed", KEY_NEEDED
     return None
