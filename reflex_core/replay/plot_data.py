@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reflex_core.records.trace.parse import Recorded
+from reflex_core.records.trace.verdicts import verdict_of
 from reflex_core.replay.comparison import Replayed, Target, Tolerances
 from reflex_core.replay.diffs import actions_diff, latency_diff
 from reflex_core.replay.summary import Sample
@@ -27,6 +28,7 @@ class Drawn:
 
     recorded, replayed: (horizon, action_dim) float32 raw actions in the recorded columns, NaN where the replay has none.
     allowed: (action_dim,) what each joint may differ. badness: the largest difference as a share of what is allowed.
+    reason: what became of the recorded answer.
     """
 
     seq: int
@@ -40,6 +42,7 @@ class Drawn:
     badness: float
     passed: bool
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,7 @@ def drawn_of(record: Recorded, replayed: Replayed, tolerances: Tolerances) -> Dr
         record.seq, record.slot, record.episode_id or "", record.dt_s, names, recorded,
         _in_columns(replayed.actions, _labels(replayed.names, replayed.actions.shape[1]), names),
         np.array(allowed, np.float32), badness, made.passed, (recorded.shape, replayed.actions.shape),
+        verdict_of(record.document).sentence,
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 RECORDED, REPLAYED, APART, ALLOWED = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLUMNS_OF_JOINTS = 4
 JOINT_INCHES = (3.6, 2.5)
-TOP_INCHES, BOTTOM_INCHES = 0.85, 0.85
+TOP_INCHES, BOTTOM_INCHES = 1.05, 0.85
 DOTS_PER_INCH = 110
 SI, RATE, SHARE = "rad or m", "rad/s or m/s", "0 to 1"
 DASHES = (0, (4, 2))
@@ -260,20 +260,20 @@ def _plain(axes: Axes, size: int) -> None:
 
 def _record_title(drawn: Drawn) -> str:
     before, after = drawn.shapes
-    verdict = "passed" if drawn.passed else "FAILED"
+    verdict = "replay gives the recorded actions" if drawn.passed else "replay DIFFERS"
     if before != after:
-        verdict = f"FAILED: recorded {before[0]}x{before[1]}, replayed {'x'.join(map(str, after))}"
+        verdict = f"replay DIFFERS: recorded {before[0]}x{before[1]}, replayed {'x'.join(map(str, after))}"
     parts = [f"record {drawn.seq}: {verdict}"]
     if drawn.episode_id:
         parts.append(f"episode {_short(drawn.episode_id, 40)}")
     if drawn.slot:
         parts.append(f"slot {_short(drawn.slot, 20)}")
-    return ", ".join(parts) + "\nactions of the policy, before the guard"
+    return f"{', '.join(parts)}\nrecorded answer: {_short(drawn.reason, 110)}\nactions of the policy, before the guard"
 
 
 def _episode_title(track: Track) -> str:
     name = f"episode {_short(track.episode_id, 40)}" if track.episode_id else "records without an episode"
-    title = f"{name}: {track.records} records, {track.fails} failed\nfirst action of each chunk, largest difference in it"
+    title = f"{name}: {track.records} records, replay differs in {track.fails}\nfirst action of each chunk, largest difference in it"
     if track.stride > 1:
         title += f"; of each {track.stride} records the one that differs most"
     return title

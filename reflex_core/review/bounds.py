@@ -19,10 +19,14 @@ Pair = tuple[float | None, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Position limits by joint, None where there is none. note: where they come from, empty: recorded as in force."""
+    """Position limits by joint, None where there is none. note: where they come from, empty: recorded as in force.
+
+    speeds: the largest speed by joint, per second, where there is a limit.
+    """
 
     positions: Mapping[str, Pair] = field(default_factory=lambda: NOTHING)
     note: str = ""
+    speeds: Mapping[str, float] = field(default_factory=lambda: NOTHING)
 
     def of(self, name: str) -> Pair:
         """Return the lowest and the highest position of a joint."""
@@ -35,7 +39,8 @@ def bounds_of(header: Mapping[str, Any]) -> Bounds:
     if isinstance(block, dict):
         names, low, high = (block.get(key) for key in ("names", "position_min", "position_max"))
         if isinstance(names, list) and isinstance(low, list) and isinstance(high, list):
-            return Bounds(_pairs([str(name) for name in names], low, high))
+            found = [str(name) for name in names]
+            return Bounds(_pairs(found, low, high), speeds=_speeds(found, block.get("velocity_max")))
     name = header.get("embodiment")
     if not isinstance(name, str) or name not in preset_names():
         return Bounds(note=NO_LIMITS)
@@ -44,12 +49,20 @@ def bounds_of(header: Mapping[str, Any]) -> Bounds:
     except ReflexError as error:
         return Bounds(note=f"the limits of embodiment '{name}' cannot be read: {error}")
     pairs = _pairs(robot.joint_names, robot.action_min.tolist(), robot.action_max.tolist())
-    return Bounds(pairs, f"limits of the embodiment '{name}': the recording does not hold those that were in force")
+    return Bounds(
+        pairs, f"limits of the embodiment '{name}': the recording does not hold those that were in force"
+    )
 
 
 def _pairs(names: Sequence[str], low: Sequence[object], high: Sequence[object]) -> dict[str, Pair]:
     return {name: (_number(least), _number(most)) for name, least, most in zip(names, low, high, strict=False)}
 
 
+def _speeds(names: Sequence[str], values: object) -> dict[str, float]:
+    if not isinstance(values, list):
+        return {}
+    return {name: float(value) for name, value in zip(names, values, strict=False) if is_number(value)}
+
+
 def _number(value: object) -> float | None:
-    return float(value) if is_number(value) else None  # type: ignore[arg-type]
+    return float(value) if is_number(value) else None

@@ -13,7 +13,7 @@ from reflex_core.records.trace.fields import timestamp_ns
 from reflex_core.records.trace.notes import OUTCOME
 from reflex_core.records.trace.parse import TraceError
 from reflex_core.records.trace.schema import REQUEST
-from reflex_core.review.verdicts import Verdict, verdict_of
+from reflex_core.records.trace.verdicts import Verdict, verdict_of
 
 SUCCESS, FAILED, UNKNOWN = "success", "failed", "unknown"
 OUTCOMES = (SUCCESS, FAILED, UNKNOWN)

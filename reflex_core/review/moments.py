@@ -16,7 +16,7 @@ from reflex_core.images.thumbnail import thumbnail
 from reflex_core.records.trace.fields import timestamp_ns
 from reflex_core.records.trace.parse import Recorded, RecordedImage
 from reflex_core.replay.recorded_images import ImageFiles
-from reflex_core.review.verdicts import Verdict, verdict_of
+from reflex_core.records.trace.verdicts import Verdict, verdict_of
 from reflex_core.values import Floats
 
 NOT_RECORDED = "only its hash was recorded (--record-images full keeps the image)"

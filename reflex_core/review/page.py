@@ -13,6 +13,7 @@ from reflex_core.review.bounds import Bounds
 from reflex_core.review.episode_survey import Episode
 from reflex_core.review.moments import Moment
 from reflex_core.review.svg import joint_chart
+from reflex_core.records.trace.verdicts import LINES_SHOWN
 from reflex_core.text.untrusted import printable
 
 TEXT_LENGTH = 300
@@ -28,7 +29,7 @@ h3{font-size:15px;margin:0 0 6px;overflow-wrap:anywhere}p{margin:2px 0;color:var
 border-radius:6px;padding:12px 14px;margin:12px 0}.ERROR,.HELD{border-left-color:var(--bad)}.FALLBACK,.CLAMPED{border-left-color:var(--warn)}
 .SERVED{border-left-color:var(--good)}.ERROR h3,.HELD h3{color:var(--bad)}.FALLBACK h3,.CLAMPED h3{color:var(--warn)}
 .body{display:flex;flex-wrap:wrap;gap:14px;align-items:flex-start}.cameras img{display:block;width:220px;border-radius:4px}
-figure{margin:0}figcaption{font-size:12px;color:var(--soft);max-width:220px;overflow-wrap:anywhere}
+figure{margin:0}figcaption{font-size:12px;color:var(--soft);max-width:230px;overflow-wrap:anywhere}
 .joints{display:flex;flex-wrap:wrap;gap:8px 12px;flex:1 1 480px}.touched figcaption{color:var(--warn);font-weight:600}
 ul{margin:6px 0;padding-left:20px;color:var(--soft);font-size:13px}.strip{display:flex;flex-wrap:wrap;gap:2px;margin:8px 0}
 .strip a,.strip i{width:14px;height:14px;border-radius:2px;background:var(--good)}.strip .FALLBACK,.strip .CLAMPED{background:var(--warn)}
@@ -60,13 +61,16 @@ def page(title: str, chapters: Iterable[Chapter], notes: Sequence[str]) -> Itera
         '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
         f"<title>{_text(title)}</title><style>{STYLE}</style><main><h1>{_text(title)}</h1>"
-        f"<p>Made by reflex {escape(__version__)}. Every image is what the policy was given.</p>"
+        f"<p>Made by reflex {escape(__version__)}. Images are what the policy was given; positions in rad or m from the time of the image on, the dot is the measured one.</p>"
     )
     for note in notes:
         yield f'<p class="warn">{_text(note)}</p>'
     keys = "".join(f'<span><b style="border-color:var(--{name})"></b>{text}</span>' for name, text in KEY)
     yield f'<p class="key">{keys}</p>'
-    for number, chapter in enumerate(chapters):
+    found = list(chapters)
+    for number, chapter in enumerate(found):
+        if len(found) > 1:
+            yield f"<h2>{_text(heading(chapter.episode))}</h2>"
         yield from _chapter(chapter, f"e{number}")
     yield "</main></html>\n"
 
@@ -80,7 +84,6 @@ def heading(episode: Episode) -> str:
 
 def _chapter(chapter: Chapter, name: str) -> Iterator[str]:
     episode = chapter.episode
-    yield f"<h2>{_text(heading(episode))}</h2>"
     for instruction in episode.instructions:
         yield f"<p>instruction: {_text(instruction or '(none)')}</p>"
     p99 = "" if episode.p99_ms is None else f", p99 {episode.p99_ms:.1f} ms"
@@ -106,7 +109,7 @@ def _record(moment: Moment, bounds: Bounds, anchor: str) -> Iterator[str]:
     yield f'<section class="record {verdict.word}" id="{anchor}"><h3>record {moment.seq}: {_text(verdict.sentence)}</h3>'
     budget = f" of {moment.budget_ms:.1f} ms" if moment.budget_ms is not None else ""
     yield f"<p>instruction: {_text(moment.instruction or '(none)')} · {moment.total_ms:.1f} ms{budget}</p>"
-    if verdict.violations:
+    if len(verdict.violations) > LINES_SHOWN:  # else they are in the title
         yield f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in verdict.violations)}</ul>"
     yield '<div class="body"><div class="cameras">'
     for camera, jpeg in moment.images.items():
@@ -117,14 +120,16 @@ def _record(moment: Moment, bounds: Bounds, anchor: str) -> Iterator[str]:
     if not moment.images and not moment.without:
         yield "<p>no camera</p>"
     yield '</div><div class="joints">'
-    for column, name in enumerate(moment.names):
+    for column in sorted(range(len(moment.names)), key=lambda column: not moment.changed[:, column].any()):
+        name = moment.names[column]
         changed = moment.changed[:, column]
         raw = moment.raw[:, column] if column < moment.raw.shape[1] else moment.served[:0, column]
         low, high = bounds.of(name)
         chart = joint_chart(raw, moment.served[:, column], changed, low, high, moment.dt_s, moment.measured.get(name))
         touched = ' class="touched"' if changed.any() else ""
-        count = f" · {int(changed.sum())} of {len(changed)} rows changed" if changed.any() else ""
-        yield f"<figure{touched}><figcaption>{_text(name)}{count}</figcaption>{chart}</figure>"
+        count = f" · {int(changed.sum())}/{len(changed)} rows" if changed.any() else ""
+        speed = f" · ≤ {bounds.speeds[name]:.3g}/s" if changed.any() and name in bounds.speeds else ""
+        yield f"<figure{touched}><figcaption>{_text(name)}{count}{speed}</figcaption>{chart}</figure>"
     yield "</div></div></section>"
 
 

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from types import TracebackType
+from typing import Any
 
 from reflex_core.records.trace.parse import Recorded
+from reflex_core.replay.comparison import Source
 from reflex_core.review.episode_survey import WITHOUT_ID, Episode
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -50,6 +53,49 @@ class Selection:
         parts += [f"--instruction '{self.instruction}'"] if self.instruction else []
         parts += ["--since"] if self.since_ns is not None else []
         return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyEpisodes:
+    """A source that yields the records of some episodes alone."""
+
+    source: Source
+    wanted: frozenset[str]
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """The header of the source."""
+        return self.source.header
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What was skipped."""
+        return self.source.warnings
+
+    @property
+    def damage(self) -> Sequence[str]:
+        """What is missing or incomplete."""
+        return self.source.damage
+
+    @property
+    def fraction(self) -> float:
+        """How much has been read, 0 to 1."""
+        return self.source.fraction
+
+    def __iter__(self) -> Iterator[Recorded]:
+        return of_episodes(self.source, self.wanted)
+
+    def notes(self, *kinds: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the notes of the source, those of other episodes too."""
+        return self.source.notes(*kinds)
+
+    def __enter__(self) -> OnlyEpisodes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.source.__exit__(kind, error, trace)
 
 
 def of_episodes(records: Iterable[Recorded], wanted: frozenset[str]) -> Iterator[Recorded]:

@@ -12,9 +12,9 @@ import numpy as np
 from reflex_core.review.moments import Mask, spans
 from reflex_core.values import Floats
 
-WIDTH, HEIGHT = 220, 104
-LEFT, RIGHT, TOP, BOTTOM = 38, 6, 6, 16
-LEAST_SPAN = 1e-3  # of the axis: a joint that stands still must not look as if it moved
+WIDTH, HEIGHT = 230, 108
+LEFT, RIGHT, TOP, BOTTOM = 44, 6, 6, 16
+LEAST_SPAN = 0.02  # of the axis, rad or m: a joint that stands still must not look as if it moved
 NEAR = 0.25  # a limit is drawn where it is nearer to the motion than this share of the motion's span, or crossed
 
 
@@ -49,7 +49,7 @@ def joint_chart(
         parts.append(f'<circle class="measured" cx="{x_of(0):.1f}" cy="{y_of(measured):.1f}" r="2.5"/>')
     end_s = f"{rows * dt_s:.3g} s" if dt_s > 0 else f"{rows} rows"
     parts += [
-        _label(LEFT - 3, y_of(top) + 7, f"{top:.3g}", "end"), _label(LEFT - 3, y_of(bottom), f"{bottom:.3g}", "end"),
+        _label(LEFT - 3, y_of(top) + 7, f"{top:.3f}", "end"), _label(LEFT - 3, y_of(bottom), f"{bottom:.3f}", "end"),
         _label(LEFT, HEIGHT - 4, "0", "start"), _label(WIDTH - RIGHT, HEIGHT - 4, end_s, "end"),
         f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/></svg>',
     ]  # fmt: skip

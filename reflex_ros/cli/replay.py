@@ -34,9 +34,12 @@ from reflex_core.replay.sources import open_source
 from reflex_core.replay.summary import Totals
 from reflex_core.replay.target import FALLBACK_SEED, PolicyTarget, Wanted, load_target
 from reflex_core.text.untrusted import printable
+from reflex_core.review.episode_survey import survey
+from reflex_core.review.selection import OnlyEpisodes
 from reflex_ros.cli import replay_publish
 from reflex_ros.cli.replay_console import header_lines, request_line, shown, summary_lines
 from reflex_ros.cli.replay_options import STDOUT, parser, plan_of
+from reflex_ros.cli.trace_options import selection_of
 from reflex_ros.console.ros_args import split_ros_args
 from reflex_ros.console.terminal import Bar
 
@@ -105,9 +108,28 @@ def _open_bag(path: Path) -> Source:
     return BagSource(path)
 
 
+@contextmanager
+def _opened(options: argparse.Namespace) -> Iterator[Source]:
+    """Open the recording, less the episodes that are not wanted. Raises TraceError."""
+    wanted = selection_of(options)
+    if wanted.everything:
+        with open_source(options.trace, _open_bag) as source:
+            yield source
+        return
+    with open_source(options.trace, _open_bag) as source:
+        found = survey(source)
+    names = frozenset(episode.episode_id for episode in found.episodes if wanted.takes(episode))
+    if not names:
+        raise TraceError(
+            f"{options.trace}: none of its {len(found.episodes)} episodes matches {wanted.words()}: `reflex trace ls` lists them"
+        )
+    with open_source(options.trace, _open_bag) as source:
+        yield OnlyEpisodes(source, names)
+
+
 def _inspect(options: argparse.Namespace) -> int:
     """Run --no-replay: print the contents of the trace."""
-    with open_source(options.trace, _open_bag) as source, _report(options, source.header) as report:
+    with _opened(options) as source, _report(options, source.header) as report:
         out = _out(options)
         _head(options, source.header, out)
         kinds, slots, seeds = Counter[str](), Counter[str](), 0
@@ -145,7 +167,7 @@ def _replay(options: argparse.Namespace, plan: Plan) -> int:
     images = ImageFiles(options.images) if options.images else None
     if options.plot:
         prepare(options.plot)
-    with open_source(options.trace, _open_bag) as source:
+    with _opened(options) as source:
         out = _out(options)
         _head(options, source.header, out)
         targets = _targets(options, source.header, images, out)

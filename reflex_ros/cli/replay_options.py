@@ -12,6 +12,7 @@ from reflex_core.files.share import export_path
 from reflex_core.replay.comparison import ACTIONS, ALL, MODES, Tolerances
 from reflex_core.replay.runner import FAIL_ON, Plan, judges, modes_of
 from reflex_ros.cli import replay_publish
+from reflex_ros.cli.trace_options import add_filters, selection_of
 
 STDOUT = "-"
 TOLERANCES = Tolerances()
@@ -75,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="exit 0 for a truncated trace if what is left passes",
     )
+    add_filters(parser)
     replay_publish.add_arguments(parser)
     return parser
 
@@ -96,6 +98,8 @@ def plan_of(options: argparse.Namespace, ros_args: Sequence[str]) -> Plan:
         raise ValueError(f"--n must not be negative, got {options.n}")
     if options.seed is not None and options.seed < 0:
         raise ValueError(f"--seed must not be negative, got {options.seed}")
+    if options.publish and not selection_of(options).everything:
+        raise ValueError(f"--publish plays the whole recording; leave out {selection_of(options).words()}")
     if options.fail_on and options.no_replay:
         raise ValueError(f"--fail-on {options.fail_on} needs a replay, and --no-replay makes none")
     if options.plot and (options.no_replay or options.publish):

@@ -16,7 +16,7 @@ from reflex_core.review.episode_survey import WITHOUT_ID, Episode
 from reflex_core.review.moments import Moment, moments
 from reflex_core.review.page import Chapter, heading, page
 from reflex_core.review.selection import of_episodes
-from reflex_core.review.verdicts import verdict_of
+from reflex_core.records.trace.verdicts import verdict_of
 from reflex_ros.cli.trace_options import add_more_filters, add_paths, newest, opened, positive_count, warn
 
 EPISODES, RECORDS = 10, 40

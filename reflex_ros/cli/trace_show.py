@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from reflex_core.review.moments import Moment, moments, spans
 from reflex_core.review.selection import Selection, of_episodes
 from reflex_core.text.untrusted import printable
 from reflex_ros.cli.replay_console import shown
+from reflex_core.values import Floats
 from reflex_ros.cli.trace_ls import local_time
 from reflex_ros.cli.trace_options import add_filters, add_paths, opened, selection_of, surveyed, warn
 
@@ -119,20 +120,22 @@ def _joints(moment: Moment, bounds: Bounds) -> Iterator[str]:
     if not moment.served.size:
         return
     yield f"  {len(moment.served)} rows of {moment.dt_s:g} s:"
-    rows = [("joint", "measured", "served", "raw", "limits", "rows changed")]
+    rows = [("joint", "measured", "served", "raw", "limits", "speed limit", "rows changed")]
     for column, name in enumerate(moment.names):
         low, high = bounds.of(name)
         measured = moment.measured.get(name)
         changed = ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in spans(moment.changed[:, column]))
         raw = _range(moment.raw, column) if changed else ""
         limits = "" if low is None and high is None else f"{_side(low)} to {_side(high)}"
-        rows.append((shown(name), "" if measured is None else f"{measured:.3f}", _range(moment.served, column), raw, limits, changed))
+        speed = f"{bounds.speeds[name]:.3g} /s" if name in bounds.speeds else ""
+        at = "" if measured is None else f"{measured:.3f}"
+        rows.append((shown(name), at, _range(moment.served, column), raw, limits, speed, changed))
     widths = [max(len(cells[at]) for cells in rows) for at in range(len(rows[0]))]
     for cells in rows:
         yield "    " + "  ".join(cell.ljust(size) for cell, size in zip(cells, widths, strict=True)).rstrip()
 
 
-def _range(rows: Mapping[int, Any] | Any, column: int) -> str:
+def _range(rows: Floats, column: int) -> str:
     if column >= rows.shape[1] or not len(rows):
         return ""
     values = rows[:, column]
