@@ -55,7 +55,9 @@ def bounds_of(header: Mapping[str, Any]) -> Bounds:
 
 
 def _pairs(names: Sequence[str], low: Sequence[object], high: Sequence[object]) -> dict[str, Pair]:
-    return {name: (_number(least), _number(most)) for name, least, most in zip(names, low, high, strict=False)}
+    return {
+        name: (_number(least), _number(most)) for name, least, most in zip(names, low, high, strict=False)
+    }
 
 
 def _speeds(names: Sequence[str], values: object) -> dict[str, float]:

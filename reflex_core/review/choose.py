@@ -21,7 +21,9 @@ def chosen(words: Sequence[tuple[int, str]], most: int) -> frozenset[int]:
             wanted |= dict.fromkeys([at, max(at - 1, 0)])
     if len(wanted) > most:
         places = list(wanted)
-        wanted = dict.fromkeys(places[(len(places) - 1) * number // max(most - 1, 1)] for number in range(most))
+        wanted = dict.fromkeys(
+            places[(len(places) - 1) * number // max(most - 1, 1)] for number in range(most)
+        )
     step = max(len(words) // max(most, 1), 1)
     for at in range(0, len(words), step):
         if len(wanted) >= most:

@@ -174,7 +174,11 @@ def survey(source: Notes) -> Surveyed:
 
 def episode_of(document: Document) -> str:
     """Return the episode id of a request or an outcome; WITHOUT_ID for a request that has none."""
-    name = _block(document, "request").get("episode_id") if document.get("kind") == REQUEST else document.get("episode_id")
+    name = (
+        _block(document, "request").get("episode_id")
+        if document.get("kind") == REQUEST
+        else document.get("episode_id")
+    )
     return WITHOUT_ID if name is None or name == "" else str(name)[:TEXT_KEPT]
 
 

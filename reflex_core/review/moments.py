@@ -15,8 +15,8 @@ from reflex_core.files.json_fields import is_number
 from reflex_core.images.thumbnail import thumbnail
 from reflex_core.records.trace.fields import timestamp_ns
 from reflex_core.records.trace.parse import Recorded, RecordedImage
-from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.records.trace.verdicts import Verdict, verdict_of
+from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.values import Floats
 
 NOT_RECORDED = "only its hash was recorded (--record-images full keeps the image)"
@@ -72,7 +72,9 @@ def moment_of(
     served = record.actions[:, :MOST_JOINTS]
     raw = record.raw_actions[:, :MOST_JOINTS]
     count = served.shape[1]
-    names = record.names[:count] if len(record.names) >= count else tuple(f"action {at}" for at in range(count))
+    names = (
+        record.names[:count] if len(record.names) >= count else tuple(f"action {at}" for at in range(count))
+    )
     if raw.shape != served.shape:  # the guard held a chunk of another length: there is no row to compare with
         changed: Mask = np.ones(served.shape, np.bool_)
     else:
@@ -83,7 +85,9 @@ def moment_of(
     before_ms = max(record.total_ms, 0.0) + (age_ms if is_number(age_ms, 0, 60_000) else 0.0)
     budget_ms = record.document.get("deadline")
     budget_ms = budget_ms.get("budget_ms") if isinstance(budget_ms, dict) else None
-    stages = {str(name)[:40]: float(ms) for name, ms in [*record.stages_ms.items()][:STAGES_KEPT] if is_number(ms)}
+    stages = {
+        str(name)[:40]: float(ms) for name, ms in [*record.stages_ms.items()][:STAGES_KEPT] if is_number(ms)
+    }
     return Moment(
         record.seq, record.episode_id or "", record.instruction, max(answered_ns - round(before_ms * 1e6), 0),
         answered_ns, names, raw, served, changed, _measured(record, state_names or names), images, without,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from html import escape
 
 from reflex_core import __version__
+from reflex_core.records.trace.verdicts import LINES_SHOWN
 from reflex_core.review.bounds import Bounds
 from reflex_core.review.episode_survey import Episode
 from reflex_core.review.moments import Moment
 from reflex_core.review.svg import joint_chart
-from reflex_core.records.trace.verdicts import LINES_SHOWN
 from reflex_core.text.untrusted import printable
 
 TEXT_LENGTH = 300
@@ -34,7 +34,8 @@ figure{margin:0}figcaption{font-size:12px;color:var(--soft);max-width:230px;over
 ul{margin:6px 0;padding-left:20px;color:var(--soft);font-size:13px}.strip{display:flex;flex-wrap:wrap;gap:2px;margin:8px 0}
 .strip a,.strip i{width:14px;height:14px;border-radius:2px;background:var(--good)}.strip .FALLBACK,.strip .CLAMPED{background:var(--warn)}
 .strip .ERROR,.strip .HELD{background:var(--bad)}.strip i{opacity:.45}
-.key span{margin-right:16px;white-space:nowrap}.key b{display:inline-block;width:18px;height:0;border-top:3px solid;vertical-align:middle;margin-right:5px}
+.key span{margin-right:16px;white-space:nowrap}
+.key b{display:inline-block;width:18px;height:0;border-top:3px solid;vertical-align:middle;margin-right:5px}
 svg text{font-size:9px;fill:var(--soft)}svg .axis{fill:none;stroke:var(--line)}svg polyline{fill:none;stroke-width:1.8}
 .raw{stroke:var(--raw);stroke-dasharray:4 2}.served{stroke:var(--served)}.limit{stroke:var(--limit);stroke-dasharray:2 3}
 .changed{fill:var(--changed)}.measured{fill:var(--ink)}
@@ -61,7 +62,8 @@ def page(title: str, chapters: Iterable[Chapter], notes: Sequence[str]) -> Itera
         '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
         f"<title>{_text(title)}</title><style>{STYLE}</style><main><h1>{_text(title)}</h1>"
-        f"<p>Made by reflex {escape(__version__)}. Images are what the policy was given; positions in rad or m from the time of the image on, the dot is the measured one.</p>"
+        f"<p>Made by reflex {escape(__version__)}. Images are what the policy was given; positions in rad or m"
+        " from the time of the image on, the dot is the measured one.</p>"
     )
     for note in notes:
         yield f'<p class="warn">{_text(note)}</p>'
@@ -78,7 +80,9 @@ def page(title: str, chapters: Iterable[Chapter], notes: Sequence[str]) -> Itera
 def heading(episode: Episode) -> str:
     """Return the title of an episode: its id, how it ended, and the first reason that it was not plain."""
     note = f" ({episode.note})" if episode.note else ""
-    reason = f"; first event: {episode.reason}" if episode.reason else "; every chunk served as the policy made it"
+    reason = (
+        f"; first event: {episode.reason}" if episode.reason else "; every chunk served as the policy made it"
+    )
     return f"episode {episode.episode_id}: {episode.outcome}{note}{reason}"
 
 
@@ -125,7 +129,9 @@ def _record(moment: Moment, bounds: Bounds, anchor: str) -> Iterator[str]:
         changed = moment.changed[:, column]
         raw = moment.raw[:, column] if column < moment.raw.shape[1] else moment.served[:0, column]
         low, high = bounds.of(name)
-        chart = joint_chart(raw, moment.served[:, column], changed, low, high, moment.dt_s, moment.measured.get(name))
+        chart = joint_chart(
+            raw, moment.served[:, column], changed, low, high, moment.dt_s, moment.measured.get(name)
+        )
         touched = ' class="touched"' if changed.any() else ""
         count = f" · {int(changed.sum())}/{len(changed)} rows" if changed.any() else ""
         speed = f" · ≤ {bounds.speeds[name]:.3g}/s" if changed.any() and name in bounds.speeds else ""

@@ -15,7 +15,9 @@ from reflex_core.values import Floats
 WIDTH, HEIGHT = 230, 108
 LEFT, RIGHT, TOP, BOTTOM = 44, 6, 6, 16
 LEAST_SPAN = 0.02  # of the axis, rad or m: a joint that stands still must not look as if it moved
-NEAR = 0.25  # a limit is drawn where it is nearer to the motion than this share of the motion's span, or crossed
+NEAR = (
+    0.25  # a limit is drawn where it is nearer to the motion than this share of the motion's span, or crossed
+)
 
 
 def joint_chart(
@@ -39,10 +41,14 @@ def joint_chart(
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">']
     for first, last in spans(changed):
         begin, end = x_of(first + 0.5), x_of(last + 1.5)
-        parts.append(f'<rect class="changed" x="{begin:.1f}" y="{TOP}" width="{end - begin:.1f}" height="{HEIGHT - TOP - BOTTOM}"/>')
+        parts.append(
+            f'<rect class="changed" x="{begin:.1f}" y="{TOP}" width="{end - begin:.1f}" height="{HEIGHT - TOP - BOTTOM}"/>'
+        )
     for limit in (low, high):
         if limit is not None and bottom <= limit <= top:
-            parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_of(limit):.1f}" y2="{y_of(limit):.1f}"/>')
+            parts.append(
+                f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_of(limit):.1f}" y2="{y_of(limit):.1f}"/>'
+            )
     parts += _line("raw", raw, x_of, y_of) if changed.any() else []
     parts += _line("served", served, x_of, y_of)
     if measured is not None:

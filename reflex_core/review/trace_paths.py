@@ -32,7 +32,13 @@ def _below(directory: Path) -> list[Path]:
         entries = sorted(directory.rglob("*"))
     except OSError as error:
         raise TraceError(f"{directory}: cannot be read: {error.strerror}") from error
-    found = [path for path in entries if (path.name.endswith(SUFFIXES) and path.is_file()) or (path.is_dir() and is_bag(path))]
+    found = [
+        path
+        for path in entries
+        if (path.name.endswith(SUFFIXES) and path.is_file()) or (path.is_dir() and is_bag(path))
+    ]
     if len(found) > MOST_FILES:
-        raise TraceError(f"{directory}: holds {len(found)} recordings, more than {MOST_FILES}: name some of them")
+        raise TraceError(
+            f"{directory}: holds {len(found)} recordings, more than {MOST_FILES}: name some of them"
+        )
     return found

@@ -33,9 +33,9 @@ from reflex_core.replay.runner import (
 from reflex_core.replay.sources import open_source
 from reflex_core.replay.summary import Totals
 from reflex_core.replay.target import FALLBACK_SEED, PolicyTarget, Wanted, load_target
-from reflex_core.text.untrusted import printable
 from reflex_core.review.episode_survey import survey
 from reflex_core.review.selection import OnlyEpisodes
+from reflex_core.text.untrusted import printable
 from reflex_ros.cli import replay_publish
 from reflex_ros.cli.replay_console import header_lines, request_line, shown, summary_lines
 from reflex_ros.cli.replay_options import STDOUT, parser, plan_of

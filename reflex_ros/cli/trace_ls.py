@@ -51,7 +51,11 @@ def run(options: argparse.Namespace) -> int:
         listed += len(episodes)
         warn(found.left_out)
     if not listed and not options.json:
-        print(f"none of {seen} episodes is {wanted.words()}" if seen and not wanted.everything else "no episodes")
+        print(
+            f"none of {seen} episodes is {wanted.words()}"
+            if seen and not wanted.everything
+            else "no episodes"
+        )
     return status
 
 
@@ -61,7 +65,9 @@ def _print_json(path: Path, episodes: Sequence[Episode]) -> None:
 
 
 def _lines(path: Path, found: Surveyed, episodes: Sequence[Episode]) -> list[str]:
-    count = f"{len(episodes)} of {len(found.episodes)} episodes" if len(episodes) < len(found.episodes) else ""
+    count = (
+        f"{len(episodes)} of {len(found.episodes)} episodes" if len(episodes) < len(found.episodes) else ""
+    )
     head = f"{printable(str(path))}{f'  ({count})' if count else ''}"
     return [head, *table([TITLES, *(row(episode) for episode in episodes)])]
 

@@ -16,8 +16,8 @@ from reflex_core.records.trace.parse import TraceError
 from reflex_core.replay.comparison import Source
 from reflex_core.replay.sources import open_source
 from reflex_core.review.episode_survey import OUTCOMES, Episode, Surveyed, survey
-from reflex_core.review.trace_paths import recordings
 from reflex_core.review.selection import Selection, since
+from reflex_core.review.trace_paths import recordings
 from reflex_core.text.untrusted import printable
 
 ISO_HELP = "2h, 3d, 2026-11-30, 2026-11-30T17:00"
@@ -44,8 +44,12 @@ def add_filters(parser: Any) -> None:
 def add_more_filters(parser: argparse.ArgumentParser) -> None:
     """Add filters by instruction and time too."""
     add_filters(parser)
-    parser.add_argument("--instruction", default="", metavar="TEXT", help="those whose instruction contains it")
-    parser.add_argument("--since", type=_since, metavar="TIME", help=f"those that began then or later: {ISO_HELP}")
+    parser.add_argument(
+        "--instruction", default="", metavar="TEXT", help="those whose instruction contains it"
+    )
+    parser.add_argument(
+        "--since", type=_since, metavar="TIME", help=f"those that began then or later: {ISO_HELP}"
+    )
 
 
 def selection_of(options: argparse.Namespace) -> Selection:
@@ -92,7 +96,11 @@ def newest(paths: Iterable[Path], options: argparse.Namespace, most: int) -> Cho
     if not count:
         words = f" with {wanted.words()}" if not wanted.everything else ""
         where = ", ".join(map(str, paths))
-        raise TraceError("; ".join([f"no episode{words} among the {seen} in {where}: `reflex trace ls` lists them", *left_out]))
+        raise TraceError(
+            "; ".join(
+                [f"no episode{words} among the {seen} in {where}: `reflex trace ls` lists them", *left_out]
+            )
+        )
     spare, kept = most, list[tuple[Path, list[Episode]]]()
     for path, episodes in reversed(found):
         last = episodes[max(len(episodes) - spare, 0) :] if spare else []
@@ -100,7 +108,9 @@ def newest(paths: Iterable[Path], options: argparse.Namespace, most: int) -> Cho
         if last:
             kept.insert(0, (path, last))
     if count > most:
-        left_out.append(f"{count - most} older episodes are left out: --max-episodes {most}, or a filter, chooses others")
+        left_out.append(
+            f"{count - most} older episodes are left out: --max-episodes {most}, or a filter, chooses others"
+        )
     return Chosen(tuple(kept), tuple(left_out), damaged)
 
 
@@ -134,4 +144,6 @@ def _since(text: str) -> int:
     try:
         return since(text, datetime.now().astimezone())
     except (ValueError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"expected a duration or a time such as {ISO_HELP}, got {text[:40]!r}") from error
+        raise argparse.ArgumentTypeError(
+            f"expected a duration or a time such as {ISO_HELP}, got {text[:40]!r}"
+        ) from error

@@ -10,13 +10,13 @@ from typing import Any
 
 from reflex_core.files.atomic import atomic_write
 from reflex_core.records.trace.parse import TraceError
+from reflex_core.records.trace.verdicts import verdict_of
 from reflex_core.review.bounds import bounds_of
 from reflex_core.review.choose import chosen
 from reflex_core.review.episode_survey import WITHOUT_ID, Episode
 from reflex_core.review.moments import Moment, moments
 from reflex_core.review.page import Chapter, heading, page
 from reflex_core.review.selection import of_episodes
-from reflex_core.records.trace.verdicts import verdict_of
 from reflex_ros.cli.trace_options import add_more_filters, add_paths, newest, opened, positive_count, warn
 
 EPISODES, RECORDS = 10, 40
@@ -33,8 +33,20 @@ def add(commands: Any) -> None:
     add_paths(parser)
     add_more_filters(parser)
     add = parser.add_argument
-    add("--plot", type=Path, required=True, metavar="FILE.html", help="the file to write; replaced if it is there")
-    add("--max-episodes", type=positive_count, default=EPISODES, metavar="N", help=f"at most so many episodes, the newest ({EPISODES})")
+    add(
+        "--plot",
+        type=Path,
+        required=True,
+        metavar="FILE.html",
+        help="the file to write; replaced if it is there",
+    )
+    add(
+        "--max-episodes",
+        type=positive_count,
+        default=EPISODES,
+        metavar="N",
+        help=f"at most so many episodes, the newest ({EPISODES})",
+    )
     add(
         "--max-records", type=positive_count, default=RECORDS, metavar="N",
         help=f"at most so many records of an episode, those where something happened first ({RECORDS})",
@@ -51,12 +63,18 @@ def run(options: argparse.Namespace) -> int:
         for path, episodes in found.episodes
         for chapter in _chapters(path, episodes, options.max_records, notes)
     ]
-    title = heading(chapters[0].episode) if len(chapters) == 1 else f"{len(chapters)} episodes of {', '.join(map(str, options.paths))}"
+    title = (
+        heading(chapters[0].episode)
+        if len(chapters) == 1
+        else f"{len(chapters)} episodes of {', '.join(map(str, options.paths))}"
+    )
     atomic_write(options.plot, "".join(page(title, chapters, notes)).encode("utf-8", "replace"))
     warn(notes)
     drawn = sum(len(chapter.shown) for chapter in chapters)
     size = options.plot.stat().st_size / 1e6
-    print(f"{drawn} of {sum(chapter.episode.records for chapter in chapters)} records in {options.plot} ({size:.1f} MB)")
+    print(
+        f"{drawn} of {sum(chapter.episode.records for chapter in chapters)} records in {options.plot} ({size:.1f} MB)"
+    )
     return 1 if found.damaged else 0
 
 
@@ -75,7 +93,11 @@ def _chapters(path: Path, episodes: list[Episode], most: int, notes: list[str]) 
     picked = {name: chosen(found, most) for name, found in words.items()}
     try:
         with opened(path) as source:
-            records = (record for record in of_episodes(source, wanted) if record.seq in picked[record.episode_id or WITHOUT_ID])
+            records = (
+                record
+                for record in of_episodes(source, wanted)
+                if record.seq in picked[record.episode_id or WITHOUT_ID]
+            )
             for moment in moments(records, source.header, LONGEST_SIDE):
                 shown[moment.episode_id or WITHOUT_ID].append(moment)
     except TraceError:

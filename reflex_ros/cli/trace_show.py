@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reflex_core.records.trace.parse import TraceError
+from reflex_core.records.trace.verdicts import verdict_of
 from reflex_core.review.bounds import Bounds, bounds_of
 from reflex_core.review.episode_survey import Episode
 from reflex_core.review.moments import Moment, moments, spans
 from reflex_core.review.selection import Selection, of_episodes
 from reflex_core.text.untrusted import printable
-from reflex_ros.cli.replay_console import shown
 from reflex_core.values import Floats
+from reflex_ros.cli.replay_console import shown
 from reflex_ros.cli.trace_ls import local_time
 from reflex_ros.cli.trace_options import add_filters, add_paths, opened, selection_of, surveyed, warn
 
@@ -60,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
             print(*_episode(path, episode, options.n), sep="\n")
     if not found_any:
         what = f"record {options.record}" if options.record is not None else wanted.words() or "episodes"
-        raise TraceError(f"no {what} in {', '.join(map(str, options.paths))}: `reflex trace ls` lists its {number} episodes")
+        raise TraceError(
+            f"no {what} in {', '.join(map(str, options.paths))}: `reflex trace ls` lists its {number} episodes"
+        )
     return status
 
 
@@ -77,12 +79,11 @@ def _episode(path: Path, episode: Episode, most: int) -> Iterator[str]:
     )
     with opened(path) as source:
         records = of_episodes(source, frozenset([episode.episode_id]))
-        with closing(moments(records, source.header, THUMBNAIL)) as found:
-            for number, moment in enumerate(found):
-                if number == most:
-                    yield f"  and {episode.records - most} more: --n {episode.records} prints them"
-                    return
-                yield f"  seq={moment.seq:4d}  {moment.total_ms:7.1f} ms  {shown(moment.verdict.sentence)}"
+        for number, record in enumerate(records):
+            if number == most:
+                yield f"  and {episode.records - most} more: --n {episode.records} prints them"
+                return
+            yield f"  seq={record.seq:4d}  {record.total_ms:7.1f} ms  {shown(verdict_of(record.document).sentence)}"
 
 
 def _record(path: Path, seq: int, wanted: Selection) -> bool:
@@ -124,7 +125,10 @@ def _joints(moment: Moment, bounds: Bounds) -> Iterator[str]:
     for column, name in enumerate(moment.names):
         low, high = bounds.of(name)
         measured = moment.measured.get(name)
-        changed = ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in spans(moment.changed[:, column]))
+        changed = ", ".join(
+            f"{first}-{last}" if first < last else f"{first}"
+            for first, last in spans(moment.changed[:, column])
+        )
         raw = _range(moment.raw, column) if changed else ""
         limits = "" if low is None and high is None else f"{_side(low)} to {_side(high)}"
         speed = f"{bounds.speeds[name]:.3g} /s" if name in bounds.speeds else ""

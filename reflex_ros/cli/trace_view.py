@@ -35,18 +35,43 @@ def add(commands: Any) -> None:
         epilog="examples: reflex trace view records --outcome failed; reflex trace view http://localhost:8000;"
         " reflex trace view records --headless --out grasp.rrd",
     )  # fmt: skip
-    parser.add_argument("paths", nargs="+", metavar="PATH|URL", help="trace files, bags, directories of them, or one server")
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH|URL", help="trace files, bags, directories of them, or one server"
+    )
     add_more_filters(parser)
     add = parser.add_argument
     add("--headless", action="store_true", help="open no window; needs --out")
-    add("--out", type=Path, metavar="FILE.rrd", help="write a file that `rerun FILE.rrd` opens, instead of a window")
-    add("--max-episodes", type=positive_count, default=EPISODES, metavar="N", help=f"at most so many episodes, the newest ({EPISODES})")
-    add("--max-records", type=positive_count, default=RECORDS, metavar="N", help=f"at most so many records in all ({RECORDS})")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE.rrd",
+        help="write a file that `rerun FILE.rrd` opens, instead of a window",
+    )
+    add(
+        "--max-episodes",
+        type=positive_count,
+        default=EPISODES,
+        metavar="N",
+        help=f"at most so many episodes, the newest ({EPISODES})",
+    )
+    add(
+        "--max-records",
+        type=positive_count,
+        default=RECORDS,
+        metavar="N",
+        help=f"at most so many records in all ({RECORDS})",
+    )
     add(
         "--image-size", type=positive_count, default=LONGEST_SIDE, metavar="PIXELS",
         help=f"longest side of an image; smaller images make smaller files ({LONGEST_SIDE})",
     )  # fmt: skip
-    add("--seconds", type=float, default=0.0, metavar="S", help="of a live server: end after so long; 0: at Ctrl-C")
+    add(
+        "--seconds",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="of a live server: end after so long; 0: at Ctrl-C",
+    )
     parser.set_defaults(run=run)
 
 
@@ -96,9 +121,14 @@ def _view(options: argparse.Namespace) -> int:
                 log.outcome(episode.episode_id, _ending(episode))
     bar.clear()
     if count < total:
-        left_out.append(f"{total - count} of {total} records are left out: --max-records {options.max_records}, or damage")
+        left_out.append(
+            f"{total - count} of {total} records are left out: --max-records {options.max_records}, or damage"
+        )
     warn(dict.fromkeys(filter(None, [bounds.note, *left_out])))
-    print(f"{count} records of {sum(len(episodes) for _, episodes in chosen.episodes)} episodes" + _written(options.out))
+    print(
+        f"{count} records of {sum(len(episodes) for _, episodes in chosen.episodes)} episodes"
+        + _written(options.out)
+    )
     return 1 if chosen.damaged else 0
 
 

@@ -94,7 +94,10 @@ def make_app(
     add_operations(app, HISTORY_OPERATIONS)
     add_history(app, engine)
     described = document(
-        (*OPERATIONS, *HISTORY_OPERATIONS, *PAGE_OPERATIONS), WIRES, open_paths=OPEN_PATHS, has_key=api_key is not None
+        (*OPERATIONS, *HISTORY_OPERATIONS, *PAGE_OPERATIONS),
+        WIRES,
+        open_paths=OPEN_PATHS,
+        has_key=api_key is not None,
     )
     app[OPENAPI] = orjson.dumps(described)
     add_sockets(app)

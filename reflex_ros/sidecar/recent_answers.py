@@ -69,7 +69,11 @@ class RecentAnswers:
         with self._lock:
             self._wanted_until_s = time.monotonic() + IDLE_S
             newest = self._seq - 1
-            found = [] if after is None else [answer for answer in self._answers if answer.seq > after][:PER_REPLY]
+            found = (
+                []
+                if after is None
+                else [answer for answer in self._answers if answer.seq > after][:PER_REPLY]
+            )
         following = found[-1].seq if found else newest
         missed = 0 if after is None else max((found[0].seq if found else newest + 1) - after - 1, 0)
         records = (self._record(answer, session.vlm_conditioning) for answer in found)

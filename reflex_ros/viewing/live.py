@@ -66,17 +66,22 @@ def _add(
         warn(f"{address}: {missed} answers came faster than they were polled and are left out")
     documents = found.get("records")
     records = [
-        recorded(document, address) for document in (documents if isinstance(documents, list) else []) if isinstance(document, dict)
+        recorded(document, address)
+        for document in (documents if isinstance(documents, list) else [])
+        if isinstance(document, dict)
     ]
     for moment in moments(records, _header(found, address), longest_side):
         log.add(moment)
+    log.flush()
     return len(records)
 
 
 def _header(found: Mapping[str, Any], address: str) -> Mapping[str, Any]:
     header = found.get("header")
     if not isinstance(header, dict):
-        raise ConfigurationError(f"{address}: GET /history has no 'header': is it a reflex server of this version?")
+        raise ConfigurationError(
+            f"{address}: GET /history has no 'header': is it a reflex server of this version?"
+        )
     return header
 
 
@@ -91,17 +96,21 @@ def _history(address: str, after: str) -> Mapping[str, Any]:
             answer = connection.getresponse()
             body = answer.read(MOST_BYTES + 1)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ConfigurationError(f"{address}: cannot be reached: {error}; is `reflex serve` running there?") from error
+        raise ConfigurationError(
+            f"{address}: cannot be reached: {error}; is `reflex serve` running there?"
+        ) from error
     if answer.status in (401, 403):
         raise ConfigurationError(f"{address}: the API key is missing or wrong: set {KEY}")
     if answer.status != http.client.OK or len(body) > MOST_BYTES:
-        raise ConfigurationError(f"{address}: GET /history answered {answer.status}: is it a reflex server of this version?")
+        raise ConfigurationError(
+            f"{address}: GET /history answered {answer.status}: is it a reflex server of this version?"
+        )
     try:
         found = orjson.loads(body)
     except ValueError as error:
         raise ConfigurationError(f"{address}: GET /history is no JSON: {error}") from error
     if not isinstance(found, dict):
-        raise ConfigurationError(f"{address}: GET /history is no object: is it a reflex server of this version?")
+        raise ConfigurationError(
+            f"{address}: GET /history is no object: is it a reflex server of this version?"
+        )
     return found
-
-

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,32 @@ if TYPE_CHECKING:
 
 MISSING = "the viewer needs rerun-sdk: pip install 'reflex_ros[view]'; `reflex trace report` writes an HTML file without it"
 APPLICATION = "reflex"
-TIME, RECORD = "time", "record"  # the timelines: the clock of the machine that recorded, and the number of the record
-MOST_FANS = 16  # chunks that overlap are drawn on so many lines; a policy that plans further ahead reuses the oldest
+TIME, RECORD = (
+    "time",
+    "record",
+)  # the timelines: the clock of the machine that recorded, and the number of the record
+MOST_FANS = (
+    16  # chunks that overlap are drawn on so many lines; a policy that plans further ahead reuses the oldest
+)
 JOINTS_SHOWN, CAMERAS_SHOWN = 12, 4  # in the blueprint; the others are logged too
 # Okabe and Ito: colours that all eyes tell apart
-MEASURED, COMMANDED, RAW, SERVED, LIMIT = (0, 0, 0), (0, 114, 178), (213, 94, 0), (86, 180, 233), (204, 121, 167)
+MEASURED, COMMANDED, RAW, SERVED, LIMIT = (
+    (0, 158, 115),
+    (0, 114, 178),
+    (213, 94, 0),
+    (86, 180, 233),
+    (204, 121, 167),
+)
+KEY = (
+    "**green** measured · **blue** commanded until the next chunk · **light blue** whole chunks as served ·"
+    " **orange** as the policy made them, where the guard changed them · **pink** limits, where they are near"
+)
+LEAST_SPAN, NEAR = (
+    0.02,
+    0.25,
+)  # rad or m; a limit is in view where it is nearer than this share of the motion's span
+ROWS_TOGETHER = 100_000  # numbers that wait to be sent together
+ARRANGED_AT = (4, 32, 256)  # records after which the plots are zoomed to the motion again
 SERIES = {  # of each joint: name, colour, width in points
     "measured": (MEASURED, 2.0), "commanded": (COMMANDED, 2.0), "limit_min": (LIMIT, 1.0), "limit_max": (LIMIT, 1.0),
 }  # fmt: skip
@@ -46,7 +67,12 @@ class RerunLog:
         self._joints: list[str] = []
         self._cameras: list[str] = []
         self._fans: dict[str, list[int]] = {kind: [] for kind in FANS}
+        self._lines: dict[str, tuple[list[float], list[float], list[int]]] = {}
+        self._waiting = 0
         self._last: Moment | None = None
+        self._count = 0
+        self._spans: dict[str, tuple[float, float]] = {}
+        self._stream.log("key", self._rr.TextDocument(KEY, media_type="text/markdown"), static=True)
 
     def save(self, path: Path) -> None:
         """Write everything to a file. Raises OSError."""
@@ -63,12 +89,14 @@ class RerunLog:
             last = self._last
             self._commanded(last, math.inf)
             self._limits(last, _start_s(last) + len(last.served) * last.dt_s)
+            self.arrange()
+        self.flush()
         self._stream.flush()
         self._stream.disconnect()
 
-    def blueprint(self, joints: Sequence[str], cameras: Sequence[str]) -> None:
-        """Arrange the windows for these joints and cameras."""
-        self._stream.send_blueprint(_blueprint(joints, cameras))
+    def arrange(self) -> None:
+        """Arrange the windows for the joints and cameras so far, each plot zoomed to its motion."""
+        self._stream.send_blueprint(_blueprint(self._joints, self._cameras, self._in_view()))
 
     def note(self, text: str, level: str = "INFO") -> None:
         """Log a sentence about the recording itself, before its first moment."""
@@ -87,6 +115,9 @@ class RerunLog:
         if moment.changed.any() and moment.raw.shape == moment.served.shape:
             self._fan("raw", moment, moment.raw)
         self._last = moment
+        self._count += 1
+        if self._count in ARRANGED_AT:
+            self.arrange()
 
     def outcome(self, episode_id: str, sentence: str) -> None:
         """Log how an episode ended, at the newest moment."""
@@ -100,10 +131,13 @@ class RerunLog:
             stream.log(_path("cameras", camera), rr.EncodedImage(contents=jpeg, media_type="image/jpeg"))
         for name, value in moment.measured.items():
             stream.log(_path("joints", name, "measured"), rr.Scalars(value))
+            self._stretch(name, np.array([value]))
         if last is None or last.instruction != moment.instruction:
             stream.log("instruction", rr.TextDocument(moment.instruction or "(no instruction)"))
         if last is None or last.episode_id != moment.episode_id:
-            stream.log("episode", rr.TextLog(f"{moment.episode_id or '-'}: {moment.instruction}", level="INFO"))
+            stream.log(
+                "episode", rr.TextLog(f"{moment.episode_id or '-'}: {moment.instruction}", level="INFO")
+            )
 
     def _answered(self, moment: Moment) -> None:
         rr, stream = self._rr, self._stream
@@ -137,7 +171,10 @@ class RerunLog:
         """Log a whole chunk on the fan's line whose chunk ended first, so that chunks that overlap stay apart."""
         if not rows.size or moment.dt_s <= 0:
             return
-        start_ns, end_ns = round(_start_s(moment) * 1e9), round((_start_s(moment) + (len(rows) + 1) * moment.dt_s) * 1e9)
+        start_ns, end_ns = (
+            round(_start_s(moment) * 1e9),
+            round((_start_s(moment) + (len(rows) + 1) * moment.dt_s) * 1e9),
+        )
         lines = self._fans[kind]
         free = next((at for at, ends_ns in enumerate(lines) if ends_ns < start_ns), len(lines))
         if free >= MOST_FANS:
@@ -147,20 +184,56 @@ class RerunLog:
         self._columns(f"{kind}/{free}", moment, rows, due_s, gap_s=moment.dt_s)
 
     def _columns(self, series: str, moment: Moment, rows: Floats, due_s: Any, gap_s: float = 0.0) -> None:
-        """Log one line per joint. gap_s: after it the line is broken, 0: it goes on."""
+        """Put one line per joint with what is sent together. gap_s: after it the line is broken, 0: it goes on."""
         if not len(rows):
             return
-        times_s = [*due_s, due_s[-1] + gap_s / 2] if gap_s else due_s
-        index = self._rr.TimeColumn(TIME, timestamp=times_s)
+        times_s = [*due_s, due_s[-1] + gap_s / 2] if gap_s else [*due_s]
         parts = [1] * len(rows) + ([0] if gap_s else [])
         for column, name in enumerate(moment.names):
             values = rows[:, column].astype(np.float64)
             values[~np.isfinite(values)] = np.nan
-            self._stream.send_columns(
-                _path("joints", name, *series.split("/")),
-                indexes=[index],
-                columns=self._rr.Scalars.columns(scalars=values).partition(parts),
-            )
+            self._stretch(name, values)
+            path = _path("joints", name, *series.split("/"))
+            if path not in self._lines and series.partition("/")[0] in FANS:
+                kind = series.partition("/")[0]
+                self._style(path, kind, *FANS[kind])
+            line = self._lines.setdefault(path, ([], [], []))
+            line[0].extend(times_s)
+            line[1].extend(values.tolist())
+            line[2].extend(parts)
+        self._waiting += len(rows) * len(moment.names)
+        if self._waiting > ROWS_TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the lines that wait: each is one piece of the file, which costs 2 kB whatever it holds."""
+        for path, (times_s, values, parts) in self._lines.items():
+            if times_s:
+                columns = self._rr.Scalars.columns(scalars=values).partition(parts)
+                self._stream.send_columns(
+                    path, indexes=[self._rr.TimeColumn(TIME, timestamp=times_s)], columns=columns
+                )
+        self._lines = {path: ([], [], []) for path in self._lines}
+        self._waiting = 0
+
+    def _in_view(self) -> dict[str, tuple[float, float]]:
+        """Return the ends of each joint's axis: around the motion, and to a limit that is near."""
+        found = {}
+        for name, (least, most) in self._spans.items():
+            spare = max(LEAST_SPAN - (most - least), 0.0) / 2
+            low, high = least - spare, most + spare
+            near = NEAR * (high - low)
+            lowest, highest = self._bounds.of(name)
+            low = lowest if lowest is not None and low - near <= lowest <= low else low
+            high = highest if highest is not None and high <= highest <= high + near else high
+            found[name] = (low - 0.05 * (high - low), high + 0.05 * (high - low))
+        return found
+
+    def _stretch(self, name: str, values: Any) -> None:
+        values = values[np.isfinite(values)]
+        if len(values):
+            low, high = self._spans.get(name, (math.inf, -math.inf))
+            self._spans[name] = (min(low, float(values.min())), max(high, float(values.max())))
 
     def _arrange(self, moment: Moment) -> None:
         """Declare joints and cameras that are new, and arrange the windows again where there are."""
@@ -171,33 +244,40 @@ class RerunLog:
             self._joints.append(name)
         self._cameras += cameras
         if joints or cameras:
-            self.blueprint(self._joints, self._cameras)
+            self.arrange()
 
     def _declare(self, name: str) -> None:
-        rr, stream = self._rr, self._stream
         for series, (colour, width) in SERIES.items():
-            stream.log(_path("joints", name, series), rr.SeriesLines(colors=colour, names=series, widths=width), static=True)
-        for kind, (colour, width) in FANS.items():
-            for line in range(MOST_FANS):
-                style = rr.SeriesLines(colors=colour, names=kind, widths=width)
-                stream.log(_path("joints", name, kind, str(line)), style, static=True)
+            self._style(_path("joints", name, series), series, colour, width)
+
+    def _style(self, path: str, label: str, colour: tuple[int, int, int], width: float) -> None:
+        self._stream.log(path, self._rr.SeriesLines(colors=colour, names=label, widths=width), static=True)
 
 
-def _blueprint(joints: Sequence[str], cameras: Sequence[str]) -> Any:
+def _blueprint(
+    joints: Sequence[str], cameras: Sequence[str], in_view: Mapping[str, tuple[float, float]]
+) -> Any:
     import rerun.blueprint as rrb
 
-    pictures = [
-        rrb.Spatial2DView(origin=_path("cameras", name), name=_short(name)) for name in cameras[:CAMERAS_SHOWN]
+    images = [
+        rrb.Spatial2DView(origin=_path("cameras", name), name=_short(name))
+        for name in cameras[:CAMERAS_SHOWN]
     ]
-    plots = [rrb.TimeSeriesView(origin=_path("joints", name), name=_short(name)) for name in joints[:JOINTS_SHOWN]]
-    left = [rrb.TextDocumentView(origin="instruction", name="instruction"), *pictures]
+    plots = [
+        rrb.TimeSeriesView(
+            origin=_path("joints", name), name=_short(name), plot_legend=rrb.PlotLegend(visible=False),
+            axis_y=rrb.ScalarAxis(range=in_view[name]) if name in in_view else None,
+        )
+        for name in joints[:JOINTS_SHOWN]
+    ]  # fmt: skip
+    texts = [rrb.TextDocumentView(origin=name, name=name) for name in ("instruction", "key")]
     below = [
         rrb.TimeSeriesView(origin="latency", name="latency, ms"),
         rrb.TextLogView(contents=["guard", "episode", "notes"], name="guard and episodes"),
     ]
     return rrb.Blueprint(
         rrb.Horizontal(
-            rrb.Vertical(*left, row_shares=[1, *[4] * len(pictures)]),
+            rrb.Vertical(*texts, *images, row_shares=[1, 2, *[4] * len(images)]),
             rrb.Vertical(rrb.Grid(*plots), rrb.Horizontal(*below), row_shares=[3, 1]),
             column_shares=[1, 3],
         ),

@@ -19,6 +19,7 @@ from wedge_requests import answer, request
 
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
+from reflex_core.images.thumbnail import thumbnail
 from reflex_core.reports import GuardReport
 from reflex_core.values import HOLD, ROS, Frame, Observation
 from reflex_ros.node.diagnostics import Finding
@@ -27,7 +28,6 @@ from reflex_ros.sidecar.history import EVENTS, LATENCIES, RequestHistory
 from reflex_ros.sidecar.page_snapshot import BARS, Snapshots, nice_top
 from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot
 from reflex_ros.sidecar.status_summary import BAD, GOOD, WAIT, WARN, status_summary
-from reflex_core.images.thumbnail import thumbnail
 from reflex_ros.sidecar.thumbnails import LONGEST_SIDE, thumbnails
 
 ACTIVE = RobotSnapshot("active")
@@ -178,12 +178,16 @@ def test_every_kind_of_frame_becomes_small(encoding: str) -> None:
 
 
 def test_a_small_frame_is_not_blown_up_and_a_long_one_keeps_a_row() -> None:
-    assert simplejpeg.decode_jpeg(thumbnail(Frame(picture(20, 30).tobytes(), "rgb8", 20, 30), LONGEST_SIDE)).shape == (
+    assert simplejpeg.decode_jpeg(
+        thumbnail(Frame(picture(20, 30).tobytes(), "rgb8", 20, 30), LONGEST_SIDE)
+    ).shape == (
         20,
         30,
         3,
     )
-    assert simplejpeg.decode_jpeg(thumbnail(Frame(picture(1, 900).tobytes(), "rgb8", 1, 900), LONGEST_SIDE)).shape[:2] == (
+    assert simplejpeg.decode_jpeg(
+        thumbnail(Frame(picture(1, 900).tobytes(), "rgb8", 1, 900), LONGEST_SIDE)
+    ).shape[:2] == (
         1,
         320,
     )

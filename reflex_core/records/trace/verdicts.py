@@ -43,7 +43,11 @@ class Verdict:
 
 def verdict_of(document: Document) -> Verdict:
     """Return the verdict of a request record; fields of another type than the schema's count as absent."""
-    error, response, guard = _block(document, "error"), _block(document, "response"), _block(document, "guard")
+    error, response, guard = (
+        _block(document, "error"),
+        _block(document, "response"),
+        _block(document, "guard"),
+    )
     late = _block(document, "deadline").get("exceeded") is True
     if error:
         why = ": ".join(_texts([error.get("slug"), error.get("message")]))
@@ -51,7 +55,7 @@ def verdict_of(document: Document) -> Verdict:
     violations = _lines(guard.get("violations"))
     clamped = guard.get("clamped") is True
     hold_reason, source = str(response.get("hold_reason") or ""), str(response.get("source") or POLICY)
-    known = {"clamped": clamped, "late": late, "violations": violations}
+    known: dict[str, Any] = {"clamped": clamped, "late": late, "violations": violations}
     if hold_reason or source == HOLD:
         reason = hold_reason or ("deadline exceeded" if late else "no chunk in time")
         return Verdict("HELD", _joined([reason], violations), held=True, **known)
