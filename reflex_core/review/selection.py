@@ -13,6 +13,7 @@ from reflex_core.records.trace.parse import Recorded
 from reflex_core.replay.comparison import Source
 from reflex_core.review.episode_survey import WITHOUT_ID, Episode
 
+CUT = "..."
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -36,7 +37,7 @@ class Selection:
         """Return whether the episode is wanted."""
         wanted = self.instruction.casefold()
         return (
-            (not self.episodes or episode.episode_id in self.episodes)
+            (not self.episodes or any(_is(episode.episode_id, name) for name in self.episodes))
             and self.outcome in ("", episode.outcome)
             and (not self.clamped or episode.clamped > 0)
             and (not self.held or episode.held > 0)
@@ -96,6 +97,11 @@ class OnlyEpisodes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.source.__exit__(kind, error, trace)
+
+
+def _is(episode_id: str, name: str) -> bool:
+    """Return whether an id is that name, or begins with it where the name ends with `...`, as a table cuts it."""
+    return episode_id == name or (name.endswith(CUT) and episode_id.startswith(name.removesuffix(CUT)))
 
 
 def of_episodes(records: Iterable[Recorded], wanted: frozenset[str]) -> Iterator[Recorded]:

@@ -18,7 +18,7 @@ from reflex_ros.cli.trace_options import add_more_filters, add_paths, selection_
 WIDTH = 100  # columns of the table, on a terminal and in a pipe
 TITLES = ("EPISODE", "BEGAN", "INSTRUCTION", "OUTCOME", "RECORDS", "LENGTH", "CLAMPED", "HELD", "P99")
 LEFT = 4  # so many columns are text; the others are numbers
-EPISODE_WIDTH, INSTRUCTION = 24, 2
+EPISODE_WIDTH, INSTRUCTION = 18, 2  # the second: which column gives way
 
 
 def add(commands: Any) -> None:
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         warn(found.left_out)
     if not listed and not options.json:
         print(
-            f"none of {seen} episodes is {wanted.words()}"
+            f"none of {seen} episodes matches {wanted.words()}"
             if seen and not wanted.everything
             else "no episodes"
         )
@@ -78,7 +78,7 @@ def row(episode: Episode) -> tuple[str, ...]:
     instruction = episode.instructions[0] if episode.instructions else ""
     more = len(episode.instructions) - 1
     return (
-        _cut(printable(episode.episode_id), EPISODE_WIDTH), local_time(episode.began_ns),
+        _cut(printable(episode.episode_id), EPISODE_WIDTH), short_time(episode.began_ns),
         printable(instruction) + (f" (+{more})" if more > 0 else ""), episode.outcome, str(episode.records),
         f"{episode.length_s:.1f} s", str(episode.clamped), str(episode.held),
         "" if p99_ms is None else f"{p99_ms:.1f} ms",
@@ -105,7 +105,15 @@ def local_time(time_ns: int) -> str:
     """Return a moment in local time to the second; empty where it is not known."""
     if time_ns <= 0:
         return ""
-    return datetime.fromtimestamp(time_ns // 10**9, timezone.utc).astimezone().strftime("%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(time_ns // 10**9, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def short_time(time_ns: int) -> str:
+    """Return the time of day of a moment today, else its date and the minute."""
+    if time_ns <= 0:
+        return ""
+    moment, now = datetime.fromtimestamp(time_ns // 10**9, timezone.utc).astimezone(), datetime.now().astimezone()
+    return moment.strftime("%H:%M:%S" if moment.date() == now.date() else "%m-%d %H:%M")
 
 
 def _cut(text: str, most: int) -> str:

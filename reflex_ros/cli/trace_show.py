@@ -15,7 +15,7 @@ from reflex_core.records.trace.verdicts import verdict_of
 from reflex_core.review.bounds import Bounds, bounds_of
 from reflex_core.review.episode_survey import Episode
 from reflex_core.review.moments import Moment, moments, spans
-from reflex_core.review.selection import Selection, of_episodes
+from reflex_core.review.selection import of_episodes
 from reflex_core.text.untrusted import printable
 from reflex_core.values import Floats
 from reflex_ros.cli.replay_console import shown
@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
             continue
         number += len(found.episodes)
         if options.record is not None:
-            found_any |= _record(path, options.record, wanted)
+            names = frozenset(episode.episode_id for episode in found.episodes if wanted.takes(episode))
+            found_any |= _record(path, options.record, names)
             continue
         warn(found.left_out)
         for episode in filter(wanted.takes, found.episodes):
@@ -86,12 +87,10 @@ def _episode(path: Path, episode: Episode, most: int) -> Iterator[str]:
             yield f"  seq={record.seq:4d}  {record.total_ms:7.1f} ms  {shown(verdict_of(record.document).sentence)}"
 
 
-def _record(path: Path, seq: int, wanted: Selection) -> bool:
+def _record(path: Path, seq: int, wanted: frozenset[str]) -> bool:
     with opened(path) as source:
         bounds = bounds_of(source.header)
-        records = (record for record in source if record.seq == seq)
-        if wanted.episodes:
-            records = (record for record in records if record.episode_id in wanted.episodes)
+        records = (record for record in of_episodes(source, wanted) if record.seq == seq)
         for moment in moments(records, source.header, THUMBNAIL):
             print(f"record {seq} in {printable(str(path))}", *_full(moment, bounds), sep="\n")
             return True

@@ -19,6 +19,7 @@ from exports import write_tokenizer
 from graphs import BOOL, FLOAT, INT64, Graph, loop, targeted
 from launch_double import Context, described
 from robot_commands import Graph as NodeGraph
+from rerun_files import opens_in_rerun
 from robot_commands import check_reflex, lines
 from ros_world import REACH_HOME, Robot, Spinner, wait_for
 from sensor_msgs.msg import Image
@@ -41,8 +42,8 @@ CAMERA, CONTROLLER = "/camera/color/image_raw", "/joint_trajectory_controller/jo
 def test_from_trace_to_fix(tmp_path: Path) -> None:
     with reader(tmp_path) as tutorial:
         tutorial.follow(blocks("from_trace_to_fix"))
-    assert len(list((tmp_path / "datasets" / "grasp").glob("episode_*.npz"))) == 1
-    assert (tmp_path / "plots" / "record-000000.png").is_file()
+    assert "grasp-17: failed (stopped short); first event: CLAMPED" in (tmp_path / "grasp.html").read_text()
+    assert opens_in_rerun(tmp_path / "grasp.rrd")
 
 
 def test_ab_rollout(tmp_path: Path) -> None:
