@@ -59,19 +59,12 @@ def add(commands: Any) -> None:
         type=positive_count,
         default=RECORDS,
         metavar="N",
-        help=f"at most so many records in all ({RECORDS})",
+        help=f"at most so many records in all; of a live server it ends then ({RECORDS})",
     )
     add(
         "--image-size", type=positive_count, default=LONGEST_SIDE, metavar="PIXELS",
         help=f"longest side of an image; smaller images make smaller files ({LONGEST_SIDE})",
     )  # fmt: skip
-    add(
-        "--seconds",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="of a live server: end after so long; 0: at Ctrl-C",
-    )
     parser.set_defaults(run=run)
 
 
@@ -91,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     if not selection_of(options).everything:
         raise ConfigurationError("a live server has no episodes to choose from: leave the filters out")
     count = view_live(
-        addresses[0], options.out, seconds=options.seconds, longest_side=options.image_size, warn=lambda text: warn([text])
+        addresses[0], options.out, most=options.max_records, longest_side=options.image_size, warn=lambda text: warn([text])
     )  # fmt: skip
     print(f"{count} records of {addresses[0]}" + _written(options.out))
     return 0
@@ -118,7 +111,7 @@ def _view(options: argparse.Namespace) -> int:
                 count += 1
                 bar.draw(count / max(total, 1), count)
             for episode in episodes:
-                log.outcome(episode.episode_id, _ending(episode))
+                log.outcome(episode.episode_id, _ending(episode), episode.ended_ns)
     bar.clear()
     if count < total:
         left_out.append(

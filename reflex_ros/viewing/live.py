@@ -32,15 +32,15 @@ def is_address(text: str) -> bool:
 
 
 def view_live(
-    address: str, out: Path | None, *, seconds: float, longest_side: int, warn: Callable[[str], None]
+    address: str, out: Path | None, *, most: int, longest_side: int, warn: Callable[[str], None]
 ) -> int:
-    """Log what the server answers from now on, until Ctrl-C; return the number of records.
+    """Log what the server answers from now on, until Ctrl-C or until there are `most`; return the number of records.
 
-    out: a file instead of the viewer's window. seconds: end after so long, 0: never. Raises ConfigurationError where the server
+    out: a file instead of the viewer's window. Raises ConfigurationError where the server
     cannot be reached, or its answer is no history.
     """
     found = _history(address, "")
-    count, ends_s = 0, time.monotonic() + seconds if seconds > 0 else float("inf")
+    count = 0
     with closing(RerunLog(f"reflex {address}", bounds := bounds_of(_header(found, address)))) as log:
         if out is None:
             log.spawn()
@@ -50,8 +50,8 @@ def view_live(
             log.note(bounds.note, "WARN")
         try:
             while True:
-                count += _add(log, found, address, longest_side, warn)
-                if time.monotonic() >= ends_s:
+                count += _add(log, found, address, longest_side, warn, most - count)
+                if count >= most:
                     return count
                 time.sleep(POLL_S)
                 found = _history(address, str(found.get("next", "")))
@@ -60,16 +60,13 @@ def view_live(
 
 
 def _add(
-    log: RerunLog, found: Mapping[str, Any], address: str, longest_side: int, warn: Callable[[str], None]
-) -> int:
+    log: RerunLog, found: Mapping[str, Any], address: str, longest_side: int, warn: Callable[[str], None], most: int
+) -> int:  # fmt: skip
     if missed := found.get("missed"):
         warn(f"{address}: {missed} answers came faster than they were polled and are left out")
     documents = found.get("records")
-    records = [
-        recorded(document, address)
-        for document in (documents if isinstance(documents, list) else [])
-        if isinstance(document, dict)
-    ]
+    documents = [document for document in documents if isinstance(document, dict)] if isinstance(documents, list) else []
+    records = [recorded(document, address) for document in documents[:most]]
     for moment in moments(records, _header(found, address), longest_side):
         log.add(moment)
     log.flush()

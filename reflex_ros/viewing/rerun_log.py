@@ -75,8 +75,11 @@ class RerunLog:
         self._stream.log("key", self._rr.TextDocument(KEY, media_type="text/markdown"), static=True)
 
     def save(self, path: Path) -> None:
-        """Write everything to a file. Raises OSError."""
-        path.touch()  # its own error names the path and the reason
+        """Write everything to a file. Raises ConfigurationError where that cannot be done."""
+        try:
+            path.touch()  # its own error has the reason
+        except OSError as error:
+            raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error
         self._stream.save(path)
 
     def spawn(self) -> None:
@@ -105,8 +108,7 @@ class RerunLog:
     def add(self, moment: Moment) -> None:
         """Log one request. Those of a recording come in their order."""
         if self._last is not None:
-            same = moment.episode_id == self._last.episode_id
-            self._commanded(self._last, _start_s(moment) if same else math.inf)
+            self._commanded(self._last, _start_s(moment))
         self._arrange(moment)
         self._limits(moment, _start_s(moment))
         self._seen(moment)
@@ -119,8 +121,10 @@ class RerunLog:
         if self._count in ARRANGED_AT:
             self.arrange()
 
-    def outcome(self, episode_id: str, sentence: str) -> None:
-        """Log how an episode ended, at the newest moment."""
+    def outcome(self, episode_id: str, sentence: str, ended_ns: int) -> None:
+        """Log how an episode ended, and when; 0: at the newest moment."""
+        if ended_ns > 0:
+            self._stream.set_time(TIME, timestamp=ended_ns * 1e-9)
         self._stream.log("episode", self._rr.TextLog(f"{episode_id}: {sentence}", level="INFO"))
 
     def _seen(self, moment: Moment) -> None:

@@ -36,3 +36,20 @@ def chunks(path: Path, recording: bool = True) -> dict[str, list[Any]]:
     for chunk in reader.stream(store=store).to_chunks():
         found.setdefault(chunk.entity_path, []).append(chunk)
     return found
+
+
+def numbers(found: list[Any]) -> list[float]:
+    """The scalars of the pieces of one entity, gaps left out."""
+    return [value for cell in _column(found, "Scalars:scalars") for value in cell]
+
+
+def texts(found: list[Any]) -> list[str]:
+    """The texts of the pieces of one entity."""
+    return [text for kind in ("TextDocument:text", "TextLog:text") for cell in _column(found, kind) for text in cell]
+
+
+def _column(found: list[Any], name: str) -> list[Any]:
+    batches = [chunk.to_record_batch() for chunk in found]
+    return [
+        cell for batch in batches if name in batch.schema.names for cell in batch.column(name).to_pylist() if cell
+    ]
