@@ -21,6 +21,8 @@ from reflex_core.values import Floats
 
 NOT_RECORDED = "only its hash was recorded (--record-images full keeps the image)"
 MOST_JOINTS = 64
+LAST_NS = 1 << 62  # in the year 2116: what comes later is no clock
+MOST_DT_S = 60.0
 STAGES_KEPT = 16
 
 Mask = NDArray[np.bool_]
@@ -81,6 +83,7 @@ def moment_of(
         changed = (raw != served) & ~(np.isnan(raw) & np.isnan(served))
     images, without = _images(record, longest_side, files)
     answered_ns = timestamp_ns(record.timestamp) or 0
+    answered_ns = answered_ns if 0 < answered_ns < LAST_NS else 0
     age_ms = record.document["request"].get("age_ms")
     before_ms = max(record.total_ms, 0.0) + (age_ms if is_number(age_ms, 0, 60_000) else 0.0)
     budget_ms = record.document.get("deadline")
@@ -92,7 +95,7 @@ def moment_of(
         record.seq, record.episode_id or "", record.instruction, max(answered_ns - round(before_ms * 1e6), 0),
         answered_ns, names, raw, served, changed, _measured(record, state_names or names), images, without,
         verdict_of(record.document), record.total_ms, stages, float(budget_ms) if is_number(budget_ms) else None,
-        record.dt_s if record.dt_s and record.dt_s > 0 else 0.0, record.document,
+        record.dt_s if record.dt_s and 0 < record.dt_s <= MOST_DT_S else 0.0, record.document,
     )  # fmt: skip
 
 

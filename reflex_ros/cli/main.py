@@ -27,7 +27,7 @@ COMMANDS = {
     "audit": "check the hash chain of an audit log",
     "ab": "compare the two policies of a server, from its traces",
     "bag": "repair a bag whose recorder was killed",
-    "trace": "export a training dataset from traces",
+    "trace": "find, show and view recorded episodes; export a dataset",
 }
 MODULES = {"import": "import_folder"}  # where a command's name is no name for a module
 

@@ -112,7 +112,10 @@ def short_time(time_ns: int) -> str:
     """Return the time of day of a moment today, else its date and the minute."""
     if time_ns <= 0:
         return ""
-    moment, now = datetime.fromtimestamp(time_ns // 10**9, timezone.utc).astimezone(), datetime.now().astimezone()
+    moment, now = (
+        datetime.fromtimestamp(time_ns // 10**9, timezone.utc).astimezone(),
+        datetime.now().astimezone(),
+    )
     return moment.strftime("%H:%M:%S" if moment.date() == now.date() else "%m-%d %H:%M")
 
 

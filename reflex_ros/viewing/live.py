@@ -65,7 +65,11 @@ def _add(
     if missed := found.get("missed"):
         warn(f"{address}: {missed} answers came faster than they were polled and are left out")
     documents = found.get("records")
-    documents = [document for document in documents if isinstance(document, dict)] if isinstance(documents, list) else []
+    documents = (
+        [document for document in documents if isinstance(document, dict)]
+        if isinstance(documents, list)
+        else []
+    )
     records = [recorded(document, address) for document in documents[:most]]
     for moment in moments(records, _header(found, address), longest_side):
         log.add(moment)

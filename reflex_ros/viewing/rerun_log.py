@@ -5,28 +5,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.review.bounds import Bounds
 from reflex_core.review.moments import Moment
-from reflex_core.values import Floats
+from reflex_core.values import Columns, Floats
 
 if TYPE_CHECKING:
     import rerun
 
+Doubles = NDArray[np.float64]
+
 MISSING = "the viewer needs rerun-sdk: pip install 'reflex_ros[view]'; `reflex trace report` writes an HTML file without it"
 APPLICATION = "reflex"
-TIME, RECORD = (
-    "time",
-    "record",
-)  # the timelines: the clock of the machine that recorded, and the number of the record
-MOST_FANS = (
-    16  # chunks that overlap are drawn on so many lines; a policy that plans further ahead reuses the oldest
-)
+# timelines: the clock of the machine that recorded, and the number of the record
+TIME, RECORD = "time", "record"
+# chunks that overlap are drawn on so many lines; a policy that plans further ahead reuses the oldest
+MOST_FANS = 16
 JOINTS_SHOWN, CAMERAS_SHOWN = 12, 4  # in the blueprint; the others are logged too
 # Okabe and Ito: colours that all eyes tell apart
 MEASURED, COMMANDED, RAW, SERVED, LIMIT = (
@@ -67,7 +68,7 @@ class RerunLog:
         self._joints: list[str] = []
         self._cameras: list[str] = []
         self._fans: dict[str, list[int]] = {kind: [] for kind in FANS}
-        self._lines: dict[str, tuple[list[float], list[float], list[int]]] = {}
+        self._lines: dict[str, list[tuple[Doubles, Doubles, Columns]]] = {}
         self._waiting = 0
         self._last: Moment | None = None
         self._count = 0
@@ -191,33 +192,33 @@ class RerunLog:
         """Put one line per joint with what is sent together. gap_s: after it the line is broken, 0: it goes on."""
         if not len(rows):
             return
-        times_s = [*due_s, due_s[-1] + gap_s / 2] if gap_s else [*due_s]
-        parts = [1] * len(rows) + ([0] if gap_s else [])
+        times_s = np.append(due_s, due_s[-1] + gap_s / 2) if gap_s else due_s
+        parts = np.ones(len(times_s), np.int64)
+        if gap_s:
+            parts[-1] = 0
+        kind = series.partition("/")[0]
         for column, name in enumerate(moment.names):
             values = rows[:, column].astype(np.float64)
             values[~np.isfinite(values)] = np.nan
             self._stretch(name, values)
             path = _path("joints", name, *series.split("/"))
-            if path not in self._lines and series.partition("/")[0] in FANS:
-                kind = series.partition("/")[0]
+            if path not in self._lines and kind in FANS:
                 self._style(path, kind, *FANS[kind])
-            line = self._lines.setdefault(path, ([], [], []))
-            line[0].extend(times_s)
-            line[1].extend(values.tolist())
-            line[2].extend(parts)
+            self._lines.setdefault(path, []).append((times_s, values, parts))
         self._waiting += len(rows) * len(moment.names)
         if self._waiting > ROWS_TOGETHER:
             self.flush()
 
     def flush(self) -> None:
         """Send the lines that wait: each is one piece of the file, which costs 2 kB whatever it holds."""
-        for path, (times_s, values, parts) in self._lines.items():
-            if times_s:
+        for path, pieces in self._lines.items():
+            if pieces:
+                times_s, values, parts = (np.concatenate(column) for column in zip(*pieces, strict=True))
                 columns = self._rr.Scalars.columns(scalars=values).partition(parts)
                 self._stream.send_columns(
                     path, indexes=[self._rr.TimeColumn(TIME, timestamp=times_s)], columns=columns
                 )
-        self._lines = {path: ([], [], []) for path in self._lines}
+        self._lines = {path: [] for path in self._lines}
         self._waiting = 0
 
     def _in_view(self) -> dict[str, tuple[float, float]]:
@@ -276,7 +277,7 @@ def _blueprint(
     ]  # fmt: skip
     texts = [rrb.TextDocumentView(origin=name, name=name) for name in ("instruction", "key")]
     below = [
-        rrb.TimeSeriesView(origin="latency", name="latency, ms"),
+        rrb.TimeSeriesView(origin="latency", name="latency, ms", plot_legend=rrb.Corner2D.RightTop),
         rrb.TextLogView(contents=["guard", "episode", "notes"], name="guard and episodes"),
     ]
     return rrb.Blueprint(
@@ -299,6 +300,7 @@ def _sdk() -> Any:
     return rerun
 
 
+@lru_cache(maxsize=4096)
 def _path(*parts: str) -> str:
     """Return an entity path; recorded names may hold anything."""
     rr = _sdk()

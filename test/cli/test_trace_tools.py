@@ -29,7 +29,11 @@ class Output:
     @property
     def episodes(self) -> list[str]:
         """The ids in the table, in order."""
-        rows = [line.split()[0] for line in self.out.splitlines() if line and not line.startswith(("/", "EPISODE"))]
+        rows = [
+            line.split()[0]
+            for line in self.out.splitlines()
+            if line and not line.startswith(("/", "EPISODE"))
+        ]
         return [row for row in rows if row != "none"]
 
 
@@ -74,7 +78,9 @@ def test_a_long_instruction_leaves_the_table_100_columns_wide(trace, tmp_path: P
     done = trace("ls", write(tmp_path / "a.jsonl", long))
     assert max(map(len, done.out.splitlines()[1:])) == 100
     [name] = done.episodes
-    assert trace("show", tmp_path, "--episode", name).status == 0, "a name that the table has cut is understood"
+    assert trace("show", tmp_path, "--episode", name).status == 0, (
+        "a name that the table has cut is understood"
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +107,14 @@ def test_json_has_one_object_per_episode(trace, records: Path) -> None:  # type:
     done = trace("ls", records, "--json", "--outcome", "failed")
     [found] = map(json.loads, done.out.splitlines())
     assert found["path"] == str(records)
-    expected = {"episode_id": "grasp-17", "outcome": "failed", "note": "stopped short", "records": 3, "clamped": 3, "held": 0}
+    expected = {
+        "episode_id": "grasp-17",
+        "outcome": "failed",
+        "note": "stopped short",
+        "records": 3,
+        "clamped": 3,
+        "held": 0,
+    }
     assert found | expected == found
     assert (found["length_s"], found["first_seq"], found["last_seq"]) == (1.0, 3, 5)
     assert found["reason"] == f"CLAMPED: {FAST}"
@@ -187,7 +200,9 @@ def test_errors_are_shown_with_their_slug(trace, tmp_path: Path) -> None:  # typ
     assert "1 errors" in done.out
 
 
-def test_a_report_holds_image_instruction_chunks_limits_and_reason(trace, records: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_report_holds_image_instruction_chunks_limits_and_reason(
+    trace, records: Path, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "report.html"
     done = trace("report", records, "--outcome", "failed", "--plot", path)
     assert (done.status, done.err) == (0, "")

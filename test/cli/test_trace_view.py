@@ -41,27 +41,38 @@ def test_the_file_opens_and_holds_images_joints_limits_guard_latency_and_instruc
     assert view(records, "--headless", "--out", out) == 0
     assert opens_in_rerun(out)
     found = chunks(out)
-    rows = {path: sum(chunk.num_rows for chunk in there if not chunk.is_static) for path, there in found.items()}
+    rows = {
+        path: sum(chunk.num_rows for chunk in there if not chunk.is_static) for path, there in found.items()
+    }
     assert rows["/cameras/wrist"] == 9
     assert rows[f"{JOINT}/measured"] == 9
     assert rows["/latency/total_ms"] == 9
     assert rows["/guard"] == 6
     assert texts(found["/instruction"]) == ["reach the red block", "pick the green cube", EVIL]
     assert set(numbers(found[f"{JOINT}/limit_max"])) == {2.9}
-    assert {timeline for there in found.values() for chunk in there for timeline in chunk.timeline_names} >= {"time", "record"}
+    assert {timeline for there in found.values() for chunk in there for timeline in chunk.timeline_names} >= {
+        "time",
+        "record",
+    }
     assert any(FAST in text for text in texts(found["/guard"]))
     assert any("outcome failed: stopped short" in text for text in texts(found["/episode"]))
     assert chunks(out, recording=False), "a blueprint arranges the windows"
 
 
-def test_whole_chunks_are_fans_and_raw_is_drawn_where_the_guard_changed_it(records: Path, tmp_path: Path) -> None:
+def test_whole_chunks_are_fans_and_raw_is_drawn_where_the_guard_changed_it(
+    records: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "a.rrd"
     assert view(records, "--headless", "--out", out, "--episode", "grasp-17") == 0
     found = chunks(out)
     served = {path: numbers(there) for path, there in found.items() if path.startswith(f"{JOINT}/served/")}
     assert sum(map(len, served.values())) == 3 * 10, "every row of every chunk"
-    assert len(served) == 2, "half a second apart, chunks of half a second and their gap take turns on two lines"
-    raw = [value for path, there in found.items() if path.startswith(f"{JOINT}/raw/") for value in numbers(there)]
+    assert len(served) == 2, (
+        "half a second apart, chunks of half a second and their gap take turns on two lines"
+    )
+    raw = [
+        value for path, there in found.items() if path.startswith(f"{JOINT}/raw/") for value in numbers(there)
+    ]
     assert len(raw) == 3 * 10
     differences = np.sort(np.concatenate([*served.values()])) != np.sort(raw)
     assert differences.any()
@@ -143,7 +154,7 @@ def test_without_rerun_a_sentence_names_the_command_and_the_other_way(
     real = builtins.__import__
 
     def without(name: str, *arguments: Any, **more: Any) -> Any:
-        if name.split(".")[0] == "rerun":
+        if name.split(".", maxsplit=1)[0] == "rerun":
             raise ImportError(name)
         return real(name, *arguments, **more)
 

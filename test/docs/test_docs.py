@@ -182,6 +182,7 @@ def test_a_page_speaks_the_terms_of_the_field(page: Path) -> None:
         *([command] for command in COMMANDS),
         *(["guard", "init"], ["guard", "check"], ["audit", "verify"], ["audit", "head"]),
         *(["ab", "report"], ["bag", "reindex"], ["trace", "export"]),
+        *(["trace", verb] for verb in ("ls", "show", "view", "report")),
     ],
     ids=" ".join,
 )

@@ -18,8 +18,8 @@ from domains import free_domain
 from exports import write_tokenizer
 from graphs import BOOL, FLOAT, INT64, Graph, loop, targeted
 from launch_double import Context, described
-from robot_commands import Graph as NodeGraph
 from rerun_files import opens_in_rerun
+from robot_commands import Graph as NodeGraph
 from robot_commands import check_reflex, lines
 from ros_world import REACH_HOME, Robot, Spinner, wait_for
 from sensor_msgs.msg import Image

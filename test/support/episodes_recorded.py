@@ -41,7 +41,9 @@ Document = dict[str, Any]
 def request(number: int, episode_id: str, instruction: str, size: int = 64) -> Request:
     """One request with a small picture."""
     frames = {"wrist": Frame(jpeg(size, number), "jpeg")}
-    return replace(make_request(number, instruction=instruction, frames=frames), episode_id=episode_id or None)
+    return replace(
+        make_request(number, instruction=instruction, frames=frames), episode_id=episode_id or None
+    )
 
 
 def clamped(to: Request) -> Served:
@@ -56,10 +58,17 @@ def held(to: Request) -> Served:
     """A hold after a trip of the guard."""
     made = served(to)
     chunk = replace(made.chunk, actions=np.zeros_like(made.chunk.actions), source=HOLD)
-    return replace(made, chunk=chunk, guard=GuardReport(True, 0, ("guard_tripped: 10 in a row",)), hold_reason="guard_tripped")
+    return replace(
+        made,
+        chunk=chunk,
+        guard=GuardReport(True, 0, ("guard_tripped: 10 in a row",)),
+        hold_reason="guard_tripped",
+    )
 
 
-def documents(episodes: Sequence[str] = ("good-1", "grasp-17", "stuck-3"), records: int = 3) -> list[Document]:
+def documents(
+    episodes: Sequence[str] = ("good-1", "grasp-17", "stuck-3"), records: int = 3
+) -> list[Document]:
     """Header, requests, outcomes and footer. The second episode is clamped, the third held; the others are plain."""
     found = [header_record(SESSION, session_id="s", started_at=stamp(0), images=FULL, part=0, dropped=0)]
     seq = 0

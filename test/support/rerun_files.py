@@ -45,11 +45,20 @@ def numbers(found: list[Any]) -> list[float]:
 
 def texts(found: list[Any]) -> list[str]:
     """The texts of the pieces of one entity."""
-    return [text for kind in ("TextDocument:text", "TextLog:text") for cell in _column(found, kind) for text in cell]
+    return [
+        text
+        for kind in ("TextDocument:text", "TextLog:text")
+        for cell in _column(found, kind)
+        for text in cell
+    ]
 
 
 def _column(found: list[Any], name: str) -> list[Any]:
     batches = [chunk.to_record_batch() for chunk in found]
     return [
-        cell for batch in batches if name in batch.schema.names for cell in batch.column(name).to_pylist() if cell
+        cell
+        for batch in batches
+        if name in batch.schema.names
+        for cell in batch.column(name).to_pylist()
+        if cell
     ]
