@@ -34,7 +34,7 @@ def add_filters(parser: Any) -> None:
     """Add which episodes are wanted."""
     group = parser.add_argument_group("which episodes", "several of these must all hold")
     group.add_argument(
-        "--episode", action="append", default=[], metavar="ID", help="this one, or ID... for those that begin so; may be repeated; - for requests without an id"
+        "--episode", action="append", default=[], metavar="ID", help="this one; ID... takes those that begin so, - the requests without one; repeats"
     )  # fmt: skip
     group.add_argument("--outcome", choices=OUTCOMES, default="", help="those that ended like this")
     group.add_argument("--clamped", action="store_true", help="those where the guard changed an action")

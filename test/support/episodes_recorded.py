@@ -73,7 +73,7 @@ def documents(
     found = [header_record(SESSION, session_id="s", started_at=stamp(0), images=FULL, part=0, dropped=0)]
     seq = 0
     for place, name in enumerate(episodes):
-        for number in range(records):
+        for _ in range(records):
             sent = request(seq, name, ("reach the red block", "pick the green cube", EVIL)[place % 3])
             made = (served, clamped, held)[place % 3](sent)
             found.append(recorded(sent, made, seq))
