@@ -22,7 +22,7 @@ STYLE = """
 --bad:#b3261e;--warn:#9a5b00;--good:#1b6e3c;--raw:#d55e00;--served:#0072b2;--limit:#a3478a;--changed:#f6d9b8}
 @media (prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#9aa6b5;--line:#37414f;--card:#1b222c;--ground:#12171e;
 --bad:#ff8a80;--warn:#ffbf69;--good:#7bd88f;--raw:#ff9d5c;--served:#6cb8ee;--limit:#e29bd0;--changed:#5a4022}}
-*{box-sizing:border-box}body{margin:0;padding:24px;background:var(--ground);color:var(--ink);font:15px/1.45 system-ui,sans-serif}
+*{box-sizing:border-box}body{margin:0;padding:clamp(10px,3vw,24px);background:var(--ground);color:var(--ink);font:15px/1.45 system-ui,sans-serif}
 main{max-width:1240px;margin:0 auto}h1{font-size:22px;margin:0 0 4px}h2{font-size:18px;margin:28px 0 4px}
 h3{font-size:15px;margin:0 0 6px;overflow-wrap:anywhere}p{margin:2px 0;color:var(--soft);overflow-wrap:anywhere}
 .warn{color:var(--warn)}.record{background:var(--card);border:1px solid var(--line);border-left:5px solid var(--line);
@@ -30,11 +30,11 @@ border-radius:6px;padding:12px 14px;margin:12px 0}.ERROR,.HELD{border-left-color
 .SERVED{border-left-color:var(--good)}.ERROR h3,.HELD h3{color:var(--bad)}.FALLBACK h3,.CLAMPED h3{color:var(--warn)}
 .body{display:flex;flex-wrap:wrap;gap:14px;align-items:flex-start}.cameras img{display:block;width:220px;border-radius:4px}
 figure{margin:0}figcaption{font-size:12px;color:var(--soft);max-width:230px;overflow-wrap:anywhere}
-.joints{display:flex;flex-wrap:wrap;gap:8px 12px;flex:1 1 480px}.touched figcaption{color:var(--warn);font-weight:600}
+.joints{display:flex;flex-wrap:wrap;gap:8px 12px;flex:1 1 300px;min-width:0}.touched figcaption{color:var(--warn);font-weight:600}
 ul{margin:6px 0;padding-left:20px;color:var(--soft);font-size:13px}.strip{display:flex;flex-wrap:wrap;gap:2px;margin:8px 0}
 .strip a,.strip i{width:14px;height:14px;border-radius:2px;background:var(--good)}.strip .FALLBACK,.strip .CLAMPED{background:var(--warn)}
 .strip .ERROR,.strip .HELD{background:var(--bad)}.strip i{opacity:.45}
-.key span{margin-right:16px;white-space:nowrap}
+.key span{margin-right:16px}
 .key b{display:inline-block;width:18px;height:0;border-top:3px solid;vertical-align:middle;margin-right:5px}
 svg text{font-size:9px;fill:var(--soft)}svg .axis{fill:none;stroke:var(--line)}svg polyline{fill:none;stroke-width:1.8}
 .raw{stroke:var(--raw);stroke-dasharray:4 2}.served{stroke:var(--served)}.limit{stroke:var(--limit);stroke-dasharray:2 3}

@@ -159,7 +159,8 @@ def test_a_failing_joint_is_named_with_its_largest_difference() -> None:
     names = texts(figure)
     assert names[0] == "panda_joint1"
     assert names[2] == "panda_joint3  FAILS: 2.5e-01"
-    assert "FAILED" in figure.get_suptitle()
+    assert "replay DIFFERS" in figure.get_suptitle()
+
     before, after = series(figure, 4)  # two panels per joint
     assert after[4] - before[4] == pytest.approx(0.25)
     difference, allowed = series(figure, 5)
@@ -167,6 +168,15 @@ def test_a_failing_joint_is_named_with_its_largest_difference() -> None:
     assert difference.max() > allowed.max() == pytest.approx(1e-3)
     assert figure.axes[0].get_ylabel() == "rad or m"
     assert figure.axes[12].get_ylabel() == "0 to 1"
+
+
+def test_the_title_names_what_became_of_the_recorded_answer_and_never_that_it_passed() -> None:
+    document = {"guard": {"clamped": True, "violations": ["panda_joint2 velocity: 0.4 > 0.1 rad/s"]}}
+    clamped = replace(one(3), document=one(3).document | document)
+    title = record_figure(drawn_of(clamped, answer(clamped), USUAL), {}).get_suptitle()
+    assert "record 3: replay gives the recorded actions" in title
+    assert "recorded answer: CLAMPED: panda_joint2 velocity: 0.4 > 0.1 rad/s" in title
+    assert "passed" not in title
 
 
 def test_another_shape_and_numbers_that_are_none_are_drawn_too(tmp_path: Path) -> None:
