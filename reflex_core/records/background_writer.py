@@ -76,6 +76,11 @@ class BackgroundWriter(Generic[Item]):
         """Records that no attempt wrote, and items for which the queue had no room."""
         return self._queue.dropped + self._lost
 
+    @property
+    def refused(self) -> int:
+        """Items for which the queue had no room, or that came after `close`."""
+        return self._queue.dropped
+
     def put(self, item: Item, size_bytes: int = 0) -> bool:
         """Enqueue one item without waiting. False when it was dropped."""
         return self._queue.put(item, size_bytes)

@@ -211,7 +211,11 @@ class Settings:
         choices=("full", "hash_only", "none"),
     )
     record_no_gzip: bool = _record(False, "Write traces as plain JSONL.")
-    record_bag: str = _record("", "Directory for rosbag2 bags of consumed inputs and published outputs, one per activation. Empty: none.", path=True)
+    record_bag: str = _record("", "Directory for rosbag2 bags of inputs and published outputs, one per activation. Empty: none.", path=True)
+    record_bag_streams: str = _record(
+        "full", "Which camera and state messages a bag holds: full, all of them as they arrive; consumed, those alone that inference used.",
+        choices=("full", "consumed"),
+    )
     record_bag_storage: str = _record("mcap", "Format of the bags' files.", choices=("mcap", "sqlite3"))
     record_bag_split_mb: int = _record(
         512, "Size at which a bag's file is split.", minimum=1, maximum=1_000_000

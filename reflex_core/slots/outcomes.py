@@ -39,6 +39,7 @@ class Outcomes:
         self, listeners: Sequence[Callable[[Outcome, bool], None]] = (), most_episodes: int = EPISODES_KEPT
     ) -> None:
         self._listeners = tuple(listeners)
+        self.recorded: Callable[[Outcome], None] = lambda _: None  # set by what records an activation
         self._lock = threading.Lock()
         self._drove: Lru[str, str] = Lru(most_episodes)
         self._known: Lru[str, Outcome] = Lru(most_episodes)
@@ -71,6 +72,7 @@ class Outcomes:
             self._known.put(episode_id, outcome)
         for listener in self._listeners:
             listener(outcome, before is None or before.success != success)
+        self.recorded(outcome)
         return outcome
 
     def find(self, episode_id: str) -> Outcome | None:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.metrics.recorders import Watched
+from reflex_core.records.trace.notes import outcome_record
 from reflex_core.records.trace.schema import Failure, Record
 from reflex_core.settings.table import Settings
 from reflex_core.values import Request, Served
@@ -28,6 +30,10 @@ class RecorderHook(Protocol):
 
     def received(self, arrival: RawMessage) -> None:
         """Record an instruction or episode message that was received."""
+        ...
+
+    def heard(self, arrival: RawMessage) -> None:
+        """Record a sensor's or a person's message as it arrived, where streams are recorded at their full rate."""
         ...
 
     def answered(self, request: Request, outcome: Served | Failure, consumed: Consumed) -> None:
@@ -53,6 +59,9 @@ class _Off:
     def received(self, arrival: RawMessage) -> None:
         pass
 
+    def heard(self, arrival: RawMessage) -> None:
+        pass
+
     def answered(self, request: Request, outcome: Served | Failure, consumed: Consumed) -> None:
         pass
 
@@ -75,10 +84,10 @@ def open_recorder_hook(
     """Return the recorder of one activation's bag, or OFF without --record-bag. Raises ConfigurationError."""
     if not settings.record_bag:
         return OFF
-    from reflex_ros.bag.topic_types import TRACE, offered_qos
+    from reflex_ros.bag.topic_types import FULL_RATE, TRACE, offered_qos
     from reflex_ros.bag.writer import BagRecorder
 
-    return BagRecorder(
+    recorder = BagRecorder(
         Path(settings.record_bag),
         loaded.session,
         f"{node.get_fully_qualified_name()}/{TRACE}",
@@ -86,4 +95,7 @@ def open_recorder_hook(
         offered_qos(node),
         storage=settings.record_bag_storage,
         split_bytes=settings.record_bag_split_mb << 20,
+        full_rate=settings.record_bag_streams == FULL_RATE,
     )
+    loaded.outcomes.recorded = lambda outcome: recorder.noted(partial(outcome_record, outcome))
+    return recorder

@@ -21,8 +21,15 @@ from reflex_core.files.json_fields import is_whole
 from reflex_core.records.trace.hashing import base64_text, encoded, text_hash
 from reflex_core.records.trace.parse import Recorded, RecordedImage, TraceError, check_version, recorded
 from reflex_core.records.trace.schema import HEADER, REQUEST
-from reflex_ros.bag.topic_types import CONSUMED, CONSUMED_BEFORE, STRING, TRACE
-from reflex_ros.messages.raw import COMPRESSED_IMAGE, IMAGE, RawMessage, image_frame, string_data
+from reflex_ros.bag.topic_types import CONSUMED, CONSUMED_BEFORE, FULL_RATE, STRING, TRACE
+from reflex_ros.messages.raw import (
+    COMPRESSED_IMAGE,
+    IMAGE,
+    RawMessage,
+    header_stamp_ns,
+    image_frame,
+    string_data,
+)
 
 IMAGES_KEPT = (
     8  # per topic and observation; a record follows its images closely, so only the newest can be meant
@@ -32,6 +39,12 @@ MOST_STEPS = 64  # of observations that a policy sees
 MESSAGE_LENGTH = 300
 
 Document = dict[str, Any]
+
+
+def _is_at(image: RawMessage, place: Mapping[str, Any]) -> bool:
+    """Return whether a place means this image: in simulated time several may come at the same moment."""
+    stamp_ns = header_stamp_ns(image.raw)  # 0 where the driver leaves it empty
+    return image.received_ns == place.get("received_ns") and stamp_ns in (0, place.get("stamp_ns", stamp_ns))
 
 
 def _unreadable(path: Path, error: Exception) -> TraceError:
@@ -101,9 +114,12 @@ class BagSource:
         steps = self.header.get("observation_steps", 1)
         most = IMAGES_KEPT * (steps if is_whole(steps, 1, MOST_STEPS) else 1)
         try:
+            consumed = self._consumed() if self.full_rate else None
             for connection, time_ns, raw in self._reader.messages(self._connections):
                 self._read += 1
                 if connection.msgtype != STRING:
+                    if consumed is not None and time_ns not in consumed.get(connection.topic, ()):
+                        continue
                     kept = images.setdefault(connection.topic, deque(maxlen=most))
                     kept.append(RawMessage(connection.topic, connection.msgtype, raw, 0, time_ns))
                     continue
@@ -114,6 +130,26 @@ class BagSource:
             raise
         except Exception as error:
             raise _unreadable(self.path, error) from error
+
+    @property
+    def full_rate(self) -> bool:
+        """True where every message of the sensors was recorded, not only those that inference consumed."""
+        settings = self.header.get("settings")
+        return isinstance(settings, dict) and settings.get("record_bag_streams") == FULL_RATE
+
+    def _consumed(self) -> dict[str, set[int]]:
+        """Return when the images were received that inference consumed, by topic; from a reading of its own.
+
+        Any number of others may lie between an image and the record of its answer, and must not have to be kept.
+        """
+        found: dict[str, set[int]] = {}
+        for _, document in self.notes(REQUEST):
+            before = document.get(CONSUMED_BEFORE)
+            for places in (document.get(CONSUMED), *(before if isinstance(before, list) else ())):
+                for place in places.values() if isinstance(places, dict) else ():
+                    if isinstance(place, dict) and isinstance(place.get("received_ns"), int):
+                        found.setdefault(str(place.get("topic")), set()).add(place["received_ns"])
+        return found
 
     def notes(self, *kinds: str) -> Iterator[tuple[str, Document]]:
         """Yield (where, record) of every record of these kinds in the trace inside, in order; instead of iterating."""
@@ -200,8 +236,7 @@ class BagSource:
             raise TraceError(f"{where}: {CONSUMED} must be an object of objects")
         found: dict[str, RecordedImage] = {}
         for camera, place in places.items():
-            topic, received_ns = place.get("topic"), place.get("received_ns")
-            arrival = next((a for a in images.get(str(topic), ()) if a.received_ns == received_ns), None)
+            arrival = next((a for a in images.get(str(place.get("topic")), ()) if _is_at(a, place)), None)
             if arrival is None:
                 self._damaged(f"{where}: the image of camera '{camera}' is not in the bag")
                 continue

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 STRING = "std_msgs/msg/String"
 TRACE = "trace"  # last part of the topic, in the bag only, with the trace record of every request as JSON
 CONSUMED = "consumed"  # in such a record: where the image of each camera is
+FULL_RATE = "full"  # of the setting record_bag_streams: every sensor message is in the bag
 CONSUMED_BEFORE = "consumed_before"  # the same of each observation before it, oldest first
 
 _ENCAPSULATION = 4  # bytes before the data

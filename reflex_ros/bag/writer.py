@@ -27,6 +27,7 @@ from reflex_core.records.trace.schema import (
     header_record,
     request_record,
 )
+from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.values import Request, Served
 from reflex_ros.bag.files import MCAP, BagFiles
 from reflex_ros.bag.reindex import reindex
@@ -43,6 +44,7 @@ from reflex_ros.messages.raw import Consumed, RawMessage, kind_of
 
 FLUSH_S = 0.5  # a kill -9 is to lose a second at most, and writing takes its time too
 SPLIT_BYTES = 512 << 20
+HERE_KEPT = 16_384  # messages: at 1000 a second an answer may take 16 s and its observation is still known to be there
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,8 @@ class BagRecorder:
     """Everything that calls it only enqueues. `problem` says why nothing can be written, empty while all is well.
 
     Writes `<directory>/<YYYYMMDD-HHMMSS>-<model hash>/`, UTC, from the first message on. trace_topic: where the trace
-    record of every request goes, inside the bag only. offered: reads what the publishers of a topic offer. Raises
+    record of every request goes, inside the bag only. offered: reads what the publishers of a topic offer. full_rate: write what
+    is `heard`, so that an answer brings only those of its messages that the queue refused or an earlier bag has. Raises
     ConfigurationError when the directory cannot be made.
     """
 
@@ -89,6 +92,7 @@ class BagRecorder:
         flush_interval_s: float = FLUSH_S,
         retry_s: float = RETRY_S,
         max_queue_bytes: int = MAX_BYTES,
+        full_rate: bool = False,
     ) -> None:
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -103,6 +107,12 @@ class BagRecorder:
         self._session_id = str(uuid.uuid4())
         self._latched: dict[str, Message] = {}
         self._previous: Sequence[RawMessage] = ()
+        self._full_rate = full_rate
+        self._here: dict[
+            tuple[str, int], None
+        ] = {}  # topic and time of the newest messages in the present bag
+        self._missed = 0
+        self._limited_log = RateLimitedLog(log)
         self._files: BagFiles | None = None
         self._unfinished: list[Path] = []
         self._next_seq = 0
@@ -144,6 +154,13 @@ class BagRecorder:
         self._latched[arrival.topic] = message
         self._writer.put(message, len(arrival.raw))
 
+    def heard(self, arrival: RawMessage) -> None:
+        """Enqueue a message of a stream that is recorded at its full rate."""
+        if self._full_rate:
+            self._writer.put(
+                Message(arrival.topic, arrival.kind, arrival.received_ns, arrival.raw), len(arrival.raw)
+            )
+
     def sent(self, topic: str, message: Any) -> None:
         """Enqueue a message that the node publishes; it must not change any more."""
         self._writer.put(Message(topic, kind_of(type(message)), self._clock_ns(), message))
@@ -157,7 +174,7 @@ class BagRecorder:
         every = (*consumed.history, consumed)
         arrivals = [arrival for one in every for arrival in (*one.images.values(), *one.states)]
         # a message that was consumed again was also consumed the last time: only newer ones take its place
-        fresh = [arrival for arrival in arrivals if arrival not in self._previous]
+        fresh = arrivals if self._full_rate else [each for each in arrivals if each not in self._previous]
         answer = _Answer(request, outcome, self._clock_ns(), consumed, fresh)
         taken = self._writer.put(answer, sum(len(arrival.raw) for arrival in fresh))
         self._previous = arrivals if taken else ()
@@ -172,10 +189,21 @@ class BagRecorder:
             self._writer.fail(error)
 
     def _write(self, batch: Sequence[Message | _Answer | _Note]) -> None:
+        if self._files is None:
+            self._here.clear()
         messages = [message for item in batch for message in self._messages(item)]
         self._writer.attempt(len(messages), partial(self._put, messages))
         if not self._writer.problem:
             self._finish_the_unfinished()
+        self._log_missed()
+
+    def _log_missed(self) -> None:
+        """Log what the queue had no room for; what a failed attempt lost has a line of its own."""
+        missed = self._writer.refused
+        if missed > self._missed:
+            text = "the bag lacks %d messages so far: they came faster than the disk takes them (compressed cameras help)"
+            self._limited_log(logging.WARNING, "missed", text, missed)
+            self._missed = missed
 
     def _put(self, messages: Sequence[Message]) -> None:
         """Write and flush; return the number of messages written, with those that a new bag begins with."""
@@ -209,11 +237,12 @@ class BagRecorder:
         """Yield an item of the queue as serialised messages. One that cannot be serialised is lost alone."""
         try:
             if isinstance(item, _Answer):
-                yield from (Message(a.topic, a.kind, a.received_ns, a.raw) for a in item.fresh)
+                yield from self._consumed(item.fresh)
                 yield self._trace_message(self._record(item), item.time_ns)
             elif isinstance(item, _Note):
                 yield self._trace_message(item.make(utc_text()), item.time_ns)
             elif isinstance(item.data, bytes):
+                self._note_here(item.topic, item.time_ns)
                 yield item
             else:
                 data = serialised(item.data, item.kind, self._types)
@@ -221,6 +250,19 @@ class BagRecorder:
         except Exception:
             self._writer.lose(1)
             log.exception("bag: a message could not be recorded")
+
+    def _consumed(self, arrivals: Sequence[RawMessage]) -> Iterator[Message]:
+        """Yield those messages of an answer that the bag does not have yet."""
+        for each in arrivals:
+            if (each.topic, each.received_ns) not in self._here:
+                self._note_here(each.topic, each.received_ns)
+                yield Message(each.topic, each.kind, each.received_ns, each.raw)
+
+    def _note_here(self, topic: str, time_ns: int) -> None:
+        if self._full_rate:
+            self._here[topic, time_ns] = None
+            if len(self._here) > HERE_KEPT:
+                del self._here[next(iter(self._here))]
 
     def _record(self, item: _Answer) -> dict[str, Any]:
         seq = item.outcome.trace_seq if isinstance(item.outcome, Served) else -1

@@ -183,7 +183,11 @@ class Driving:
         engine.commander = lambda: progress.control
         takeover = self.loop.takeover
         record_commands(outputs, loaded, lambda: int(clock.now().nanoseconds), every=takeover.enabled)
-        self._person = TakeoverInputs(node, takeover, tuning().takeover_button) if takeover.enabled else None
+        self._person = (
+            TakeoverInputs(node, takeover, tuning().takeover_button, recorder_hook)
+            if takeover.enabled
+            else None
+        )
         if loaded.first.settings.a2c2_every_step and not outputs.dry_run:
             self.loop.every_step.enable()
         self.watchdog = Watchdog(self.loop, lambda reason: engine.metrics.watchdog.labels(reason).inc())

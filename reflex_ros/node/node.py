@@ -219,7 +219,7 @@ class ReflexNode:
         try:
             self._inputs = Inputs(
                 self.node, self.settings, tuple(loaded.policy.binding.cameras.values()), buffer,
-                loop.news, self._assignment.instruct, self._assignment.begin_episode, self._recorder_hook.received,
+                loop.news, self._assignment.instruct, self._assignment.begin_episode, self._recorder_hook,
             )  # fmt: skip
         except ConfigurationError:
             await self._deactivate()

@@ -19,6 +19,7 @@ from std_msgs.msg import String
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.settings.table import Settings
+from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.graph.qos import LATCHED, SENSOR, copied, overridable, require_known_overrides, unheard
 from reflex_ros.graph.topics import compressed_topic
 from reflex_ros.messages.raw import RawMessage, header_stamp_ns, kind_of
@@ -56,13 +57,13 @@ class Inputs:
         news: Callable[[], None],
         on_instruction: OnText,
         on_episode: OnText,
-        on_message: Callable[[RawMessage], None] = lambda _: None,
+        recorder_hook: RecorderHook = OFF,
     ) -> None:
-        """Create the subscriptions. on_message: gets every instruction and episode message before it is handled.
+        """Create the subscriptions. recorder_hook: gets every message before it is handled.
 
         Raises ConfigurationError for an override of a quality of service that cannot be honoured.
         """
-        self._node, self._buffer, self._news, self._on_message = node, buffer, news, on_message
+        self._node, self._buffer, self._news, self._recorder_hook = node, buffer, news, recorder_hook
         self._unstamped: set[str] = set()
         # a sentence for each publisher with incompatible QoS, as of the newest check
         self.unheard: list[str] = []
@@ -117,8 +118,14 @@ class Inputs:
         self, kind: type, topic: str, callback: Callable[[RawMessage], None], qos: QoSProfile
     ) -> str:
         """Subscribe to a sensor. Return the resolved topic name."""
+
         # rclpy inspects the callback's signature: a plain function with one parameter passes everywhere
-        found = self._create(kind, topic, lambda raw: callback(self._arrival(name, kind, raw)), copied(qos))
+        def on_message(raw: bytes) -> None:
+            arrival = self._arrival(name, kind, raw)
+            self._recorder_hook.heard(arrival)  # first: an answer to it must find it recorded
+            callback(arrival)
+
+        found = self._create(kind, topic, on_message, copied(qos))
         name = str(found.topic_name)
         return name
 
@@ -194,7 +201,7 @@ class Inputs:
         self._news()
 
     def _text_message(self, act: OnText, arrival: RawMessage, published_ns: int) -> None:
-        self._on_message(arrival)
+        self._recorder_hook.received(arrival)
         act(deserialize_message(arrival.raw, String).data, published_ns)
 
     def destroy(self) -> None:

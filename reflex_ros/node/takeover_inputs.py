@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rclpy.parameter import Parameter
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Float32
 from std_srvs.srv import Trigger
@@ -20,7 +21,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from reflex_core.errors import ReflexError
 from reflex_core.text.rate_limit import RateLimitedLog
+from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.graph.qos import SENSOR, copied, overridable
+from reflex_ros.messages.raw import RawMessage, kind_of
 from reflex_ros.node.services import answering
 from reflex_ros.node.takeover import Takeover
 
@@ -36,11 +39,16 @@ log = logging.getLogger(__name__)
 class TakeoverInputs:
     """The subscriptions of one activation. Callbacks only store."""
 
-    def __init__(self, node: Node, takeover: Takeover, button: int) -> None:
-        """Create them. button: the setting `takeover_button`; without one nothing of a joystick is read."""
-        self._node = node
+    def __init__(
+        self, node: Node, takeover: Takeover, button: int, recorder_hook: RecorderHook = OFF
+    ) -> None:
+        """Create them. button: the setting `takeover_button`; without one nothing of a joystick is read.
 
-        # rclpy inspects callbacks, so that each is a function of one parameter
+        recorder_hook: gets every message under this node's own name of its topic, whatever it is remapped to: a replay plays
+        nothing from there, so that a recording commands no robot.
+        """
+        self._node, self._recorder_hook = node, recorder_hook
+
         def joints(message: JointState) -> None:
             takeover.put(message.name, message.position, JOINTS)
 
@@ -51,13 +59,30 @@ class TakeoverInputs:
         def joystick(message: Joy) -> None:
             takeover.put_button(message.buttons)
 
-        topics = [(JointState, JOINTS, joints), (JointTrajectory, TRAJECTORY, trajectory)]
+        topics: list[tuple[type, str, Callable[[Any], None]]] = [
+            (JointState, JOINTS, joints),
+            (JointTrajectory, TRAJECTORY, trajectory),
+        ]
         if button >= 0:
             topics.append((Joy, "~/takeover_joy", joystick))
         self._subscriptions = [
-            node.create_subscription(kind, name, act, copied(SENSOR), qos_overriding_options=overridable())
+            node.create_subscription(
+                kind, name, self._recording(kind, name, act), copied(SENSOR), raw=True,
+                qos_overriding_options=overridable(),
+            )
             for kind, name, act in topics
-        ]
+        ]  # fmt: skip
+
+    def _recording(self, kind: type, name: str, act: Callable[[Any], None]) -> Callable[[bytes], None]:
+        """Return a callback of one parameter, as rclpy wants it, that records a message and acts on it."""
+        topic, clock = name.replace("~", self._node.get_fully_qualified_name(), 1), self._node.get_clock()
+
+        def on_message(raw: bytes) -> None:
+            now_ns = int(clock.now().nanoseconds)
+            self._recorder_hook.heard(RawMessage(topic, kind_of(kind), raw, now_ns, now_ns))
+            act(deserialize_message(raw, kind))
+
+        return on_message
 
     def destroy(self) -> None:
         """Destroy the subscriptions."""
