@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from reflex_core.dataset.examples import Example
 from reflex_core.dataset.lerobot import LeRobotWriter, require_libraries
 from reflex_core.dataset.npz import NpzWriter
+from reflex_core.dataset.sampled import OpenStreams, Progress, moments_again, survey_streams
 from reflex_core.dataset.survey import Episode, Open, Survey, again, in_order, survey
 from reflex_core.records.trace.parse import TraceError
 from reflex_core.replay.recorded_images import ImageFiles
@@ -21,7 +21,7 @@ LEROBOT, NPZ = "lerobot", "npz"
 class Writer(Protocol):
     """Where the frames go. Those of one episode come in order, those of several may be mixed."""
 
-    def add(self, episode: Episode, example: Example) -> None: ...
+    def add(self, episode: Episode, example: Any) -> None: ...
 
     def close(self) -> None: ...
 
@@ -36,10 +36,15 @@ def export(
     output: Path,
     *,
     images: ImageFiles | None = None,
+    streams: OpenStreams | None = None,
+    fps: float | None = None,
     allow_damage: bool = False,
-    progress: Callable[[float, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Survey:
-    """Write the dataset and return its survey. progress: called with the fraction done and the requests read.
+    """Write the dataset and return its survey. progress: called with the fraction done and the requests or frames read.
+
+    streams: opens a recording of whole streams, for frames at one rate; None: each request is a frame. fps: that rate, None for the
+    policy's.
 
     Raises TraceError for traces that cannot be read or do not fit together, and for an output that cannot be written;
     ConfigurationError where a library is missing.
@@ -48,7 +53,18 @@ def export(
         require_libraries()
     _require_new(output)
     paths = in_order(traces, open_one)
-    found = survey(paths, open_one, images, lambda fraction, count: progress(fraction / 2, count))
+
+    def first(fraction: float, count: int) -> None:
+        progress(fraction / 2, count)
+
+    def second(fraction: float, count: int) -> None:
+        progress(0.5 + fraction / 2, count)
+
+    found = (
+        survey(paths, open_one, images, first)
+        if streams is None
+        else survey_streams(paths, streams, fps, first)
+    )
     if found.damage and not allow_damage:
         raise TraceError(f"{found.damage[0]} (--allow-damage exports the rest)")
     part = output.with_name(f"{output.name}.part")
@@ -62,11 +78,13 @@ def export(
         raise _unwritable(output, error) from error
     try:
         writer = WRITERS[kind](part, found)
-        later = again(
-            paths, open_one, images, found, lambda fraction, count: progress(0.5 + fraction / 2, count)
+        frames: Iterator[tuple[Episode, Any]] = (
+            again(paths, open_one, images, found, second)
+            if streams is None
+            else moments_again(paths, streams, found, second)
         )
-        for episode, example in later:
-            writer.add(episode, example)
+        for episode, frame in frames:
+            writer.add(episode, frame)
         writer.close()
         part.replace(output)
     except OSError as error:

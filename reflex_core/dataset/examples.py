@@ -51,13 +51,19 @@ class Example:
             return self.commanded
         return np.asarray(self.served[self.row])
 
-    def pictures(self, where: str) -> Iterator[tuple[str, Frame, Pixels]]:
-        """Yield each camera's name, frame and (height, width, 3) RGB pixels. Raises TraceError for a damaged image."""
-        for camera, frame in self.frames.items():
-            try:
-                yield camera, frame, np.ascontiguousarray(rgb(frame))
-            except ObservationError as error:
-                raise TraceError(f"{where}, seq {self.seq}, camera '{camera}': {error}") from error
+    @property
+    def place(self) -> str:
+        """Where it is in its recording."""
+        return f"seq {self.seq}"
+
+
+def pictures(frames: Mapping[str, Frame], trace: str, place: str) -> Iterator[tuple[str, Frame, Pixels]]:
+    """Yield each camera's name, frame and (height, width, 3) RGB pixels. Raises TraceError for a damaged image."""
+    for camera, frame in frames.items():
+        try:
+            yield camera, frame, np.ascontiguousarray(rgb(frame))
+        except ObservationError as error:
+            raise TraceError(f"{trace}, {place}, camera '{camera}': {error}") from error
 
 
 def why_unfit(record: Recorded) -> str:

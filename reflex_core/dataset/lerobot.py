@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reflex_core.dataset.examples import Example
+from reflex_core.dataset.columns import Column, moment_columns, request_columns
+from reflex_core.dataset.examples import Example, pictures
 from reflex_core.dataset.feature_statistics import Brightness, Statistics, of_vectors, together
-from reflex_core.dataset.survey import Episode, Survey
+from reflex_core.dataset.streams import Moment
+from reflex_core.dataset.survey import Episode, Survey, clean
 from reflex_core.errors import ConfigurationError
 from reflex_core.images.opencv import cv2
 from reflex_core.values import Frame, Pixels
@@ -21,10 +23,7 @@ from reflex_core.values import Frame, Pixels
 CODEBASE_VERSION = "v3.0"
 FILES_PER_CHUNK = 1000
 ROWS_PER_GROUP = 32  # frames that wait in memory, per episode that is being written
-STATE, ACTION, IMAGE = "observation.state", "action", "observation.images"
-CHUNK_SERVED, CHUNK_RAW = "chunk.served", "chunk.raw"
-TIME, SEQ, ROW, CONTROL = "record.time_s", "record.seq", "record.row", "record.control"
-WITHOUT_STATISTICS = (CHUNK_SERVED, CHUNK_RAW, CONTROL)
+IMAGE = "observation.images"
 INDEXES = ("frame_index", "episode_index", "index", "task_index")
 DATA_FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
@@ -58,8 +57,8 @@ class LeRobotWriter:
     """A writer of episodes as they arrive, also several at a time, each to a data file of its own.
 
     Memory: ROWS_PER_GROUP frames per episode that is being written, its states and actions, and the statistics of every
-    episode. `fps` is the mean rate of the frames, an integer as LeRobot requires; `timestamp` is frame_index / fps,
-    and record.time_s the time that was recorded.
+    episode. `fps` is the rate of the frames, their mean rate where each is a request, an integer as LeRobot requires; `timestamp` is
+    frame_index / fps, and record.time_s the time that was recorded.
     """
 
     def __init__(self, directory: Path, survey: Survey) -> None:
@@ -67,27 +66,27 @@ class LeRobotWriter:
         self._open: dict[int, _Open] = {}
         self._episodes: dict[int, dict[str, Any]] = {}
         self._total: dict[str, Statistics] = {}
-        self.fps = max(1, round(survey.rate_hz or 1.0))
+        self._columns = (request_columns if survey.fps is None else moment_columns)(survey.layout)
+        self.fps = max(1, round(survey.fps or survey.rate_hz or 1.0))
         self._keys = {camera: f"{IMAGE}.{camera.replace('/', '_')}" for camera in survey.layout.cameras}
         if len(set(self._keys.values())) < len(self._keys):
             raise ConfigurationError(f"LeRobot cannot tell these cameras apart: {', '.join(self._keys)}")
-        self._schema = _schema(survey, self._keys.values())
+        self._schema = _schema(self._columns, self._keys.values())
 
-    def add(self, episode: Episode, example: Example) -> None:
+    def add(self, episode: Episode, example: Example | Moment) -> None:
         """Write one frame. Raises TraceError for a damaged image, OSError."""
         at = self._open.get(episode.index)
         if at is None:
             at = self._open[episode.index] = self._begin(episode)
-        row = {
-            STATE: example.state, ACTION: example.action, CHUNK_SERVED: list(example.served), CHUNK_RAW: list(example.raw),
-            TIME: example.time_s, SEQ: example.seq, ROW: example.row, CONTROL: example.control, "timestamp": at.count / self.fps,
-            "frame_index": at.count, "episode_index": episode.index, "index": episode.first_index + at.count,
-            "task_index": self._survey.tasks[example.instruction],
+        indexes = {
+            "timestamp": at.count / self.fps, "frame_index": at.count, "episode_index": episode.index,
+            "index": episode.first_index + at.count, "task_index": self._survey.tasks[clean(example.instruction)],
         }  # fmt: skip
-        for name, value in row.items():
-            if name not in WITHOUT_STATISTICS:
-                at.numbers.setdefault(name, []).append(value)
-        for camera, frame, pixels in example.pictures(episode.trace):
+        row: dict[str, Any] = {column.name: column.value(episode, example) for column in self._columns}
+        row |= indexes
+        for name in (*(column.name for column in self._columns if column.counted), *indexes):
+            at.numbers.setdefault(name, []).append(row[name])
+        for camera, frame, pixels in pictures(example.frames, episode.trace, example.place):
             key = self._keys[camera]
             at.pictures.setdefault(key, Brightness()).add(pixels)
             row[key] = {"bytes": _file_of(frame, pixels), "path": None}
@@ -168,48 +167,50 @@ class LeRobotWriter:
         }
 
     def _features(self) -> dict[str, Any]:
-        layout = self._survey.layout
-        chunk = [layout.horizon, len(layout.action_names)]
-        pictures = {
+        images = {
             self._keys[camera]: _feature("image", [height, width, 3], ["height", "width", "channels"])
-            for camera, (height, width) in layout.cameras.items()
+            for camera, (height, width) in self._survey.layout.cameras.items()
         }
-        return {
-            STATE: _feature("float32", [layout.state_dim], list(layout.state_names)),
-            ACTION: _feature("float32", chunk[1:], list(layout.action_names)),
-            **pictures,
-            CHUNK_SERVED: _feature("float32", chunk),
-            CHUNK_RAW: _feature("float32", chunk),
-            TIME: _feature("float64", [1]),
-            SEQ: _feature("int64", [1]),
-            ROW: _feature("int64", [1]),
-            CONTROL: _feature("string", [1]),
-            "timestamp": _feature("float32", [1]),
-            **{name: _feature("int64", [1]) for name in INDEXES},
+        columns = {
+            column.name: _feature(
+                column.dtype, list(column.shape), list(column.names) if column.names else None
+            )
+            for column in self._columns
         }
+        indexes = {name: _feature("int64", [1]) for name in INDEXES}
+        return {**columns, **images, "timestamp": _feature("float32", [1]), **indexes}
 
 
 def _feature(dtype: str, shape: list[int], names: list[str] | None = None) -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "names": names}
 
 
-def _schema(survey: Survey, image_keys: Iterable[str]) -> Any:
+def _schema(columns: Sequence[Column], image_keys: Iterable[str]) -> Any:
     import pyarrow
 
-    layout, number = survey.layout, pyarrow.float32()
-    dim = len(layout.action_names)
-    chunk = pyarrow.list_(pyarrow.list_(number))
     picture = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
-    fields = [(STATE, pyarrow.list_(number, layout.state_dim)), (ACTION, pyarrow.list_(number, dim))]
+    fields = [(column.name, _kind(column)) for column in columns]
     fields += [(key, picture) for key in image_keys]
-    fields += [(CHUNK_SERVED, chunk), (CHUNK_RAW, chunk), (TIME, pyarrow.float64())]
-    fields += [
-        (SEQ, pyarrow.int64()),
-        (ROW, pyarrow.int64()),
-        (CONTROL, pyarrow.string()),
-        ("timestamp", number),
-    ]
-    return pyarrow.schema(fields + [(name, pyarrow.int64()) for name in INDEXES])
+    return pyarrow.schema(
+        [*fields, ("timestamp", pyarrow.float32()), *((name, pyarrow.int64()) for name in INDEXES)]
+    )
+
+
+def _kind(column: Column) -> Any:
+    """Return the type of a column: a number, a list of one length, or a list of lists."""
+    import pyarrow
+
+    if column.vector:
+        return pyarrow.list_(pyarrow.float32(), column.shape[0])
+    if len(column.shape) > 1:
+        return pyarrow.list_(pyarrow.list_(pyarrow.float32()))
+    made = {
+        "float64": pyarrow.float64,
+        "int64": pyarrow.int64,
+        "string": pyarrow.string,
+        "bool": pyarrow.bool_,
+    }
+    return made[column.dtype]()
 
 
 def _place(index: int) -> str:

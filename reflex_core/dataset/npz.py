@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reflex_core.dataset.examples import Example
+from reflex_core.dataset.examples import Example, pictures
 from reflex_core.dataset.survey import Episode, Survey
 from reflex_core.files.json_lines import json_line
 from reflex_core.values import CONTROLS
@@ -52,7 +52,10 @@ class NpzWriter:
             "chunks_raw": example.raw, "executed_rows": example.row, "instructions": example.instruction,
             "times_s": example.time_s, "times_ns": example.time_ns, "seqs": example.seq, "controls": example.control,
         }  # fmt: skip
-        row |= {f"images_{camera}": pixels for camera, _, pixels in example.pictures(episode.trace)}
+        row |= {
+            f"images_{camera}": pixels
+            for camera, _, pixels in pictures(example.frames, episode.trace, example.place)
+        }
         for name, value in row.items():
             with at.path(name).open("ab") as stream:  # not mapped: on a full disk that would end the process
                 stream.write(np.asarray(value, at.columns[name]).tobytes())
@@ -74,7 +77,7 @@ class NpzWriter:
             "left_out": dict(survey.left_out),
             "episodes": [
                 {"file": _file(episode), "episode_id": episode.episode_id, "trace": episode.trace,
-                 "frames": episode.count, "clock": "sensor" if episode.stamped else "record"}
+                 "frames": episode.count, "clock": "sensor" if episode.stamped else "record", "outcome": episode.outcome}
                 for episode in survey.episodes.values()
             ],
         }  # fmt: skip

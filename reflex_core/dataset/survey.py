@@ -22,6 +22,7 @@ from reflex_core.dataset.examples import (
 from reflex_core.files.regular_file import real_path
 from reflex_core.records.trace.executed import EXECUTED, ExecutedRows, Timeline
 from reflex_core.records.trace.fields import image_mode
+from reflex_core.records.trace.notes import OUTCOME
 from reflex_core.records.trace.parse import Recorded, TraceError
 from reflex_core.records.trace.schema import REQUEST
 from reflex_core.replay.comparison import Source
@@ -29,6 +30,7 @@ from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.values import POLICY, Frame
 
 OUT_OF_ORDER, NO_STAMP, NO_PICTURE = "out of order", "no stamp", "no picture"
+SUCCESS, FAILURE, UNKNOWN = "success", "failure", "unknown"  # how an episode ended
 OTHER = {"cameras": "other cameras", "state_dim": "other state"}  # the server accepts these as they are
 
 Open = Callable[[Path], Source]
@@ -50,7 +52,10 @@ class Layout:
 
 @dataclass(slots=True)
 class Episode:
-    """One episode as it was found. first_index: of its first frame in the dataset. stamped: its clock is the sensors'."""
+    """One episode as it was found. first_index: of its first frame in the dataset. stamped: its clock is the sensors'.
+
+    outcome: SUCCESS or FAILURE as it was reported last, else UNKNOWN.
+    """
 
     index: int
     episode_id: str
@@ -61,11 +66,15 @@ class Episode:
     count: int = 0
     first_index: int = 0
     tasks: list[int] = field(default_factory=list)
+    outcome: str = UNKNOWN
 
 
 @dataclass(slots=True)
 class Survey:
-    """Everything that must be known before the first file is written; one small entry per episode and task."""
+    """Everything that must be known before the first file is written; one small entry per episode and task.
+
+    fps: at which the frames were made; None where each is a request.
+    """
 
     layout: Layout
     episodes: dict[Key, Episode]
@@ -74,6 +83,7 @@ class Survey:
     without_id: int
     warnings: list[str]
     damage: list[str]
+    fps: float | None = None
 
     @property
     def count(self) -> int:
@@ -88,11 +98,23 @@ class Survey:
         return steps / (spent_ns * 1e-9) if steps and spent_ns > 0 else None
 
 
-def timeline_of(source: Source, before: ExecutedRows | None = None) -> Timeline:
-    """Return what the robot executed while a trace was recorded, instead of iterating. before: as it began. Raises TraceError."""
+def timeline_of(source: Source, before: ExecutedRows | None, outcomes: dict[Key, bool]) -> Timeline:
+    """Return what the robot executed while a trace was recorded, instead of iterating. Raises TraceError.
+
+    before: as it began. outcomes: is given whether each episode succeeded, by session and episode.
+    """
     settings = source.header.get("settings")
     whole = isinstance(settings, dict) and bool(settings.get("takeover_release_s"))
-    return Timeline(source.notes(EXECUTED, REQUEST), before, whole=whole)
+    session = str(source.header.get("session_id") or "")
+
+    def notes() -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for where, document in source.notes(EXECUTED, REQUEST, OUTCOME):
+            if document.get("kind") == OUTCOME:
+                outcomes[session, str(document.get("episode_id"))] = document.get("success") is True
+            else:
+                yield where, document
+
+    return Timeline(notes(), before, whole=whole)
 
 
 @dataclass(slots=True)
@@ -108,6 +130,7 @@ class _Reading:
     warnings: list[str] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
     last_commands: dict[str, ExecutedRows] = field(default_factory=dict)
+    outcomes: dict[Key, bool] = field(default_factory=dict)
     seen: int = 0
     without_id: int = 0
 
@@ -134,7 +157,7 @@ class _Reading:
         with self.open(path) as source:
             session = str(source.header.get("session_id") or path)
             # a part of a session begins in the midst of a command
-            found = timeline_of(source, self.last_commands.get(session))
+            found = timeline_of(source, self.last_commands.get(session), self.outcomes)
         if found.last is not None:
             self.last_commands[session] = found.last
         return found
@@ -167,12 +190,12 @@ class _Reading:
         self.without_id += record.episode_id is None
         if episode is None:
             episode = Episode(
-                len(self.episodes), _text(record.episode_id or ""), path.name, stamped, time_ns, time_ns
+                len(self.episodes), clean(record.episode_id or ""), path.name, stamped, time_ns, time_ns
             )
             self.episodes[key] = episode
         assert record.state is not None  # else it is unfit
         return key, Example(
-            record.seq, time_ns, (time_ns - episode.first_ns) * 1e-9, _text(record.instruction), record.state, record.actions,
+            record.seq, time_ns, (time_ns - episode.first_ns) * 1e-9, clean(record.instruction), record.state, record.actions,
             record.raw_actions, executed_row(record), seen, None if instead is None else executed_action(record, instead),
             POLICY if instead is None else instead.control,
         )  # fmt: skip
@@ -187,7 +210,7 @@ class _Reading:
         for field_name, reason in OTHER.items():
             if getattr(self.layout, field_name) != getattr(own, field_name):
                 return reason
-        _require_same(self.layout, own, where)
+        require_same(self.layout, own, where)
         return ""
 
 
@@ -221,8 +244,10 @@ def survey(
         )
         raise TraceError(f"no request can be exported: expected answers of a policy, got: {message}")
     first = 0
-    for episode in reading.episodes.values():
+    for key, episode in reading.episodes.items():
         episode.first_index, first = first, first + episode.count
+        if key in reading.outcomes:
+            episode.outcome = SUCCESS if reading.outcomes[key] else FAILURE
     return Survey(
         reading.layout, reading.episodes, tasks, reading.left_out, reading.without_id, reading.warnings,
         reading.damage,
@@ -268,11 +293,12 @@ def _layout(record: Recorded, seen: Mapping[str, Frame], header: Mapping[str, An
 
 def _names(names: Sequence[object], kind: str, count: int) -> tuple[str, ...]:
     if len(names) == count:
-        return tuple(_text(str(name)) for name in names)
+        return tuple(clean(str(name)) for name in names)
     return tuple(f"{kind}_{number}" for number in range(count))
 
 
-def _require_same(layout: Layout, own: Layout, where: str) -> None:
+def require_same(layout: Layout, own: Layout, where: str) -> None:
+    """Raise TraceError where two recordings do not fit into one dataset."""
     for what in ("horizon", "action_names", "state_names", "dt_s", "robot"):
         wanted, got = getattr(layout, what), getattr(own, what)
         if wanted != got:
@@ -282,7 +308,7 @@ def _require_same(layout: Layout, own: Layout, where: str) -> None:
             )
 
 
-def _text(text: str) -> str:
+def clean(text: str) -> str:
     """Replace lone surrogates, which cannot be encoded as UTF-8."""
     return text.encode("utf-8", "replace").decode("utf-8")
 

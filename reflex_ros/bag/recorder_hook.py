@@ -28,6 +28,11 @@ class RecorderHook(Protocol):
         """The recorders for health, metrics and diagnostics."""
         ...
 
+    @property
+    def full_rate(self) -> bool:
+        """True where every message of a stream is recorded, so that none of them may be skipped."""
+        ...
+
     def received(self, arrival: RawMessage) -> None:
         """Record an instruction or episode message that was received."""
         ...
@@ -55,6 +60,7 @@ class RecorderHook(Protocol):
 
 class _Off:
     recorders: tuple[Watched, ...] = ()
+    full_rate = False
 
     def received(self, arrival: RawMessage) -> None:
         pass

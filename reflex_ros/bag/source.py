@@ -47,7 +47,7 @@ def _is_at(image: RawMessage, place: Mapping[str, Any]) -> bool:
     return image.received_ns == place.get("received_ns") and stamp_ns in (0, place.get("stamp_ns", stamp_ns))
 
 
-def _unreadable(path: Path, error: Exception) -> TraceError:
+def unreadable(path: Path, error: Exception) -> TraceError:
     """Return the error in one sentence. rosbags' parsers raise arbitrary exceptions on damaged files."""
     message = error if isinstance(error, ReaderError | OSError) else f"{type(error).__name__}: {error}"
     return TraceError(f"{path}: cannot be read as a bag: {' '.join(str(message).split())[:MESSAGE_LENGTH]}")
@@ -90,7 +90,7 @@ class BagSource:
         except TraceError:
             raise
         except Exception as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
 
     def __enter__(self) -> BagSource:
         return self
@@ -129,7 +129,7 @@ class BagSource:
         except TraceError:
             raise
         except Exception as error:
-            raise _unreadable(self.path, error) from error
+            raise unreadable(self.path, error) from error
 
     @property
     def full_rate(self) -> bool:
@@ -161,7 +161,7 @@ class BagSource:
         except TraceError:
             raise
         except Exception as error:
-            raise _unreadable(self.path, error) from error
+            raise unreadable(self.path, error) from error
 
     @property
     def topics(self) -> dict[str, str]:
@@ -182,7 +182,19 @@ class BagSource:
                 self._read += 1
                 yield connection.topic, time_ns, raw
         except Exception as error:
-            raise _unreadable(self.path, error) from error
+            raise unreadable(self.path, error) from error
+
+    def definition(self, kind: str) -> str:
+        """Return the definition of a type as the bag has it. Raises TraceError where it has none."""
+        for connection in self._reader.connections:
+            if connection.msgtype == kind:
+                return str(connection.msgdef.data)
+        raise TraceError(f"{self.path}: holds no message of type {kind}")
+
+    def record(self, topic: str, time_ns: int, raw: bytes) -> Document | None:
+        """Return the record that a message of the trace inside is; None for any other message."""
+        connection = next((c for c in self._trace if c.topic == topic), None)
+        return None if connection is None else self._document(connection, time_ns, raw)[1]
 
     def request(self, topic: str, time_ns: int, raw: bytes) -> Recorded | None:
         """Return the request that a message of the trace inside holds, without its images; None for any other message."""

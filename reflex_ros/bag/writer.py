@@ -107,7 +107,7 @@ class BagRecorder:
         self._session_id = str(uuid.uuid4())
         self._latched: dict[str, Message] = {}
         self._previous: Sequence[RawMessage] = ()
-        self._full_rate = full_rate
+        self.full_rate = full_rate
         self._here: dict[
             tuple[str, int], None
         ] = {}  # topic and time of the newest messages in the present bag
@@ -156,7 +156,7 @@ class BagRecorder:
 
     def heard(self, arrival: RawMessage) -> None:
         """Enqueue a message of a stream that is recorded at its full rate."""
-        if self._full_rate:
+        if self.full_rate:
             self._writer.put(
                 Message(arrival.topic, arrival.kind, arrival.received_ns, arrival.raw), len(arrival.raw)
             )
@@ -174,7 +174,7 @@ class BagRecorder:
         every = (*consumed.history, consumed)
         arrivals = [arrival for one in every for arrival in (*one.images.values(), *one.states)]
         # a message that was consumed again was also consumed the last time: only newer ones take its place
-        fresh = arrivals if self._full_rate else [each for each in arrivals if each not in self._previous]
+        fresh = arrivals if self.full_rate else [each for each in arrivals if each not in self._previous]
         answer = _Answer(request, outcome, self._clock_ns(), consumed, fresh)
         taken = self._writer.put(answer, sum(len(arrival.raw) for arrival in fresh))
         self._previous = arrivals if taken else ()
@@ -259,7 +259,7 @@ class BagRecorder:
                 yield Message(each.topic, each.kind, each.received_ns, each.raw)
 
     def _note_here(self, topic: str, time_ns: int) -> None:
-        if self._full_rate:
+        if self.full_rate:
             self._here[topic, time_ns] = None
             if len(self._here) > HERE_KEPT:
                 del self._here[next(iter(self._here))]

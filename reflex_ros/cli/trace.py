@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from reflex_core.dataset.convert import WRITERS, export
+from reflex_core.dataset.convert import LEROBOT, WRITERS, export
+from reflex_core.dataset.sampled import OpenStreams
 from reflex_core.dataset.survey import Survey
 from reflex_core.errors import ConfigurationError
 from reflex_core.records.trace.parse import TraceError
@@ -22,6 +23,8 @@ from reflex_core.text.untrusted import printable
 from reflex_ros.cli import trace_ls, trace_report, trace_show, trace_view
 from reflex_ros.cli.replay_console import shown
 from reflex_ros.console.terminal import Bar
+
+FASTEST_FPS = 1000
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,8 +47,8 @@ def run_export(options: argparse.Namespace) -> int:
     try:
         images = ImageFiles(options.images) if options.images else None
         found = export(
-            options.traces, _open, options.format, options.output, images=images, allow_damage=options.allow_damage,
-            progress=bar.draw,
+            options.traces, _open, options.format, options.output, images=images, streams=_streams(options), fps=options.fps,
+            allow_damage=options.allow_damage, progress=bar.draw,
         )  # fmt: skip
     except KeyboardInterrupt:
         bar.clear()
@@ -75,9 +78,60 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of the images of hash_only traces, under any names",
     )
+    add(
+        "--fps",
+        type=_whole_rate,
+        metavar="HZ",
+        help="frames per second, of bags that hold whole streams [the rate of the policy's actions]",
+    )
+    add(
+        "--per-request",
+        action="store_true",
+        help="one frame per request also of bags that hold whole streams, as of traces",
+    )
     add("--allow-damage", action="store_true", help="export what is left of a truncated trace")
     exporting.set_defaults(run=run_export)
     return parser
+
+
+def _whole_rate(text: str) -> float:
+    try:
+        rate = int(text)
+    except ValueError:
+        rate = 0
+    if not 1 <= rate <= FASTEST_FPS:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {FASTEST_FPS}, got {text[:20]!r}")
+    return float(rate)
+
+
+def _streams(options: argparse.Namespace) -> OpenStreams | None:
+    """Return what opens whole streams; None where each request is a frame. Raises TraceError for recordings that cannot do as asked."""
+    if options.format != LEROBOT or options.per_request:
+        if options.fps is not None:
+            raise TraceError(
+                "--fps makes frames of whole streams: for --format lerobot, without --per-request"
+            )
+        return None
+    whole = [_holds_streams(path) for path in options.traces]
+    if all(whole):
+        from reflex_ros.bag.streams import BagStreams
+
+        return BagStreams
+    other = options.traces[whole.index(False)]
+    if options.fps is not None:
+        raise TraceError(
+            f"--fps needs bags that hold whole streams (--record-bag with record_bag_streams full), {other} is none"
+        )
+    if any(whole):
+        raise TraceError(
+            f"{other} holds no whole streams as others do: export them apart, or all with --per-request"
+        )
+    return None
+
+
+def _holds_streams(path: Path) -> bool:
+    with _open(path) as source:
+        return bool(getattr(source, "full_rate", False))
 
 
 def _open(path: Path) -> Source:
@@ -94,8 +148,11 @@ def _summary(found: Survey, output: Path) -> Iterator[str]:
     cameras = ", ".join(f"{shown(name)} {width}x{height}" for name, (height, width) in layout.cameras.items())
     yield f"{output}: {found.count} frames of {len(found.episodes)} episodes, {len(found.tasks)} instructions"
     yield f"  cameras: {cameras or 'none'}"
-    yield f"  state {layout.state_dim}, chunks {layout.horizon}x{len(layout.action_names)}"
-    if found.rate_hz is not None:
+    chunks = f"chunks {layout.horizon}x" if found.fps is None else "actions "
+    yield f"  state {layout.state_dim}, {chunks}{len(layout.action_names)}"
+    if found.fps is not None:
+        yield f"  frames per second: {found.fps:g}"
+    elif found.rate_hz is not None:
         yield f"  frames per second, mean: {found.rate_hz:.3g}"
     if found.left_out:
         yield "  left out: " + ", ".join(

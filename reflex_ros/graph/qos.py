@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rclpy.qos import (
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rclpy.subscription import Subscription
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+STREAM_DEPTH = 100  # of a sensor that is recorded at its full rate: a second at 100 Hz
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
@@ -45,12 +46,32 @@ def overridable(*, durability: bool = True) -> QoSOverridingOptions:
     return QoSOverridingOptions(kinds)
 
 
-def copied(profile: QoSProfile, durability: DurabilityPolicy | None = None) -> QoSProfile:
-    """Copy a profile, perhaps with another durability: rclpy writes overrides into the one that it is given."""
+def copied(
+    profile: QoSProfile, durability: DurabilityPolicy | None = None, depth: int | None = None
+) -> QoSProfile:
+    """Copy a profile, perhaps with another durability or depth: rclpy writes overrides into the one that it is given."""
     own = copy.copy(profile)
     if durability is not None:
         own.durability = durability
+    if depth is not None:
+        own.depth = depth
     return own
+
+
+def newest(subscription: Subscription, raw: bytes, each: Callable[[bytes], None]) -> bytes:
+    """Return the newest message of a raw subscription, as one of depth 1 has it; `each` is given every one, oldest first.
+
+    raw: the one that a callback was given. For that callback: what waits behind it is taken here and calls back no more.
+    """
+    each(raw)
+    for _ in range(STREAM_DEPTH):
+        with subscription.handle:
+            found = subscription.handle.take_message(subscription.msg_type, True)
+        if found is None:
+            break
+        raw = found[0]
+        each(raw)
+    return raw
 
 
 def require_known_overrides(node: Node, others: Iterable[str] = ()) -> None:

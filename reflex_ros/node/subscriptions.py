@@ -20,7 +20,16 @@ from std_msgs.msg import String
 from reflex_core.errors import ConfigurationError
 from reflex_core.settings.table import Settings
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
-from reflex_ros.graph.qos import LATCHED, SENSOR, copied, overridable, require_known_overrides, unheard
+from reflex_ros.graph.qos import (
+    LATCHED,
+    SENSOR,
+    STREAM_DEPTH,
+    copied,
+    newest,
+    overridable,
+    require_known_overrides,
+    unheard,
+)
 from reflex_ros.graph.topics import compressed_topic
 from reflex_ros.messages.raw import RawMessage, header_stamp_ns, kind_of
 from reflex_ros.messages.state import imu_state, odometry_state
@@ -121,11 +130,19 @@ class Inputs:
 
         # rclpy inspects the callback's signature: a plain function with one parameter passes everywhere
         def on_message(raw: bytes) -> None:
-            arrival = self._arrival(name, kind, raw)
-            self._recorder_hook.heard(arrival)  # first: an answer to it must find it recorded
-            callback(arrival)
+            callback(self._arrival(name, kind, raw))
 
-        found = self._create(kind, topic, on_message, copied(qos))
+        def on_stream(raw: bytes) -> None:
+            arrivals = list[RawMessage]()
+            newest(found, raw, lambda each: arrivals.append(self._arrival(name, kind, each)))
+            for arrival in arrivals:
+                self._recorder_hook.heard(arrival)
+            callback(arrivals[-1])  # last: an answer to it must find it recorded
+
+        if self._recorder_hook.full_rate:
+            found = self._create(kind, topic, on_stream, copied(qos, depth=STREAM_DEPTH))
+        else:
+            found = self._create(kind, topic, on_message, copied(qos))
         name = str(found.topic_name)
         return name
 

@@ -22,13 +22,14 @@ from trajectory_msgs.msg import JointTrajectory
 from reflex_core.errors import ReflexError
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
-from reflex_ros.graph.qos import SENSOR, copied, overridable
+from reflex_ros.graph.qos import SENSOR, STREAM_DEPTH, copied, newest, overridable
 from reflex_ros.messages.raw import RawMessage, kind_of
 from reflex_ros.node.services import answering
 from reflex_ros.node.takeover import Takeover
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+    from rclpy.subscription import Subscription
 
 SETTING_DEPTH = 1  # the newest
 JOINTS, TRAJECTORY = "~/takeover", "~/takeover_trajectory"
@@ -65,24 +66,26 @@ class TakeoverInputs:
         ]
         if button >= 0:
             topics.append((Joy, "~/takeover_joy", joystick))
-        self._subscriptions = [
-            node.create_subscription(
-                kind, name, self._recording(kind, name, act), copied(SENSOR), raw=True,
-                qos_overriding_options=overridable(),
-            )
-            for kind, name, act in topics
-        ]  # fmt: skip
+        self._subscriptions = [self._subscribe(kind, name, act) for kind, name, act in topics]
 
-    def _recording(self, kind: type, name: str, act: Callable[[Any], None]) -> Callable[[bytes], None]:
-        """Return a callback of one parameter, as rclpy wants it, that records a message and acts on it."""
-        topic, clock = name.replace("~", self._node.get_fully_qualified_name(), 1), self._node.get_clock()
+    def _subscribe(self, kind: type, name: str, act: Callable[[Any], None]) -> Subscription:
+        """Subscribe to a topic: every message is recorded where streams are, and the newest is acted on."""
+        node, hook = self._node, self._recorder_hook
+        topic, clock = name.replace("~", node.get_fully_qualified_name(), 1), node.get_clock()
 
-        def on_message(raw: bytes) -> None:
+        def heard(raw: bytes) -> None:
             now_ns = int(clock.now().nanoseconds)
-            self._recorder_hook.heard(RawMessage(topic, kind_of(kind), raw, now_ns, now_ns))
-            act(deserialize_message(raw, kind))
+            hook.heard(RawMessage(topic, kind_of(kind), raw, now_ns, now_ns))
 
-        return on_message
+        # rclpy inspects callbacks, so that each is a function of one parameter
+        def on_message(raw: bytes) -> None:
+            act(deserialize_message(newest(found, raw, heard) if hook.full_rate else raw, kind))
+
+        found = node.create_subscription(
+            kind, name, on_message, copied(SENSOR, depth=STREAM_DEPTH if hook.full_rate else None), raw=True,
+            qos_overriding_options=overridable(),
+        )  # fmt: skip
+        return found
 
     def destroy(self) -> None:
         """Destroy the subscriptions."""

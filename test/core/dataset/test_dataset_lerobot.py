@@ -28,6 +28,7 @@ VALUES = {
     "float64": pyarrow.float64(),
     "int64": pyarrow.int64(),
     "string": pyarrow.string(),
+    "bool": pyarrow.bool_(),
 }
 
 

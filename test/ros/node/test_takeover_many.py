@@ -135,7 +135,12 @@ def executed_in(source: Callable[[], Any]) -> list[tuple[str, str, int]]:
 
 def labels_of_frames(record: Path, output: Path) -> list[tuple[int, str]]:
     """Return (seq of the request, who commanded) of each frame of a record's LeRobot dataset."""
-    assert main(["trace", "export", str(record), "--format", "lerobot", "--output", str(output)]) == 0
+    assert (
+        main(
+            ["trace", "export", str(record), "--format", "lerobot", "--per-request", "--output", str(output)]
+        )
+        == 0
+    )
     frames = [
         row
         for file in sorted((output / "data").glob("*/*.parquet"))
