@@ -68,7 +68,7 @@ Event = Reading | Commanded | Asked | Ended
 class Moment:
     """One frame. part: counts the uninterrupted stretches, each of one episode. time_s: since the first frame of the part.
 
-    state: (state_dim,). action: (action_dim,), the row of the command that was approached then, float32. held: by that command the
+    state: (state_dim,). action: (action_dim,), where the command led to one period later, float32. held: by that command the
     robot was held. control: who commanded it, HOLD where nobody but the node did.
     """
 
@@ -253,13 +253,28 @@ class Sampler:
         return self._asked[0].instruction if self._asked and self._asked[0].stamp_ns <= now_ns else None
 
     def _approached(self, rows: ExecutedRows, now_ns: int) -> Floats | None:
-        """Return (action_dim,) the row that the robot is on its way to; joints that a hold does not command keep theirs."""
-        row = rows.due(now_ns)
+        """Return (action_dim,) where the robot is led to within a period; joints that a hold does not command keep theirs."""
+        row = led_to(rows, now_ns + round(1e9 / self.fps))
         if rows.names == self.names:
-            return np.asarray(row, np.float32) if np.isfinite(row).all() else None
+            return row if np.isfinite(row).all() else None
         before = dict(zip(self.names, self._action, strict=True)) if self._action is not None else {}
         known = before | dict(zip(rows.names, row, strict=True))
         if set(known) != set(self.names):
             return None
         made = np.array([known[name] for name in self.names], np.float32)
         return made if np.isfinite(made).all() else None
+
+
+def led_to(rows: ExecutedRows, at_ns: int) -> Floats:
+    """Return (len(names),) float32 where a command leads at a moment: on the line between the two rows around it.
+
+    The next row alone would be due up to a period later: commands that follow each other at any moment would seem to hurry and to
+    linger in turns.
+    """
+    last = len(rows.rows) - 1
+    place = (at_ns - rows.stamp_ns) * 1e-9 / rows.dt_s - 1.0 if rows.dt_s > 0.0 else float(last)
+    place = min(max(place, float(rows.start)), float(last))
+    low = int(place)
+    share = np.float32(place - low)
+    made = rows.rows[low] * (1 - share) + rows.rows[min(low + 1, last)] * share
+    return np.asarray(made, np.float32)
