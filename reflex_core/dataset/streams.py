@@ -44,7 +44,7 @@ class Commanded:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class Inferred:
     """One inference: the instruction that the policy had from its observation's stamp on. heard_ns: when it was recorded."""
 
     heard_ns: int
@@ -61,7 +61,7 @@ class Ended:
     success: bool
 
 
-Event = Reading | Commanded | Asked | Ended
+Event = Reading | Commanded | Inferred | Ended
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +69,7 @@ class Moment:
     """One frame. part: counts the uninterrupted stretches, each of one episode. time_s: since the first frame of the part.
 
     state: (state_dim,). action: (action_dim,), where the command led to one period later, float32. held: by that command the
-    robot was held. control: who commanded it, HOLD where nobody but the node did.
+    robot was held. control: who commanded it, HOLD where the node held it.
     """
 
     part: int
@@ -110,7 +110,7 @@ class Sampler:
             stream: deque() for stream in (None, *self.cameras)
         }
         self._commands: deque[Commanded] = deque()
-        self._asked: deque[Asked] = deque()
+        self._inferred: deque[Inferred] = deque()
         self._newest_ns = 0
         self._part, self._episode_id = -1, ""
         self._first_ns: int | None = None  # of the part that is being made
@@ -127,8 +127,8 @@ class Sampler:
         if isinstance(event, Reading):
             if event.camera in self._readings:
                 self._readings[event.camera].append(event)
-        elif isinstance(event, Asked):
-            self._asked.append(event)
+        elif isinstance(event, Inferred):
+            self._inferred.append(event)
         elif isinstance(event, Commanded):
             self._take(event)
         yield from self._until(self._newest_ns - SETTLE_NS)
@@ -147,8 +147,8 @@ class Sampler:
         for readings in self._readings.values():
             while len(readings) > 1 and readings[1].stamp_ns <= before_ns:
                 readings.popleft()
-        while len(self._asked) > 1 and self._asked[1].stamp_ns <= before_ns:
-            self._asked.popleft()
+        while len(self._inferred) > 1 and self._inferred[1].stamp_ns <= before_ns:
+            self._inferred.popleft()
 
     def finish(self) -> Iterator[Moment]:
         """Yield what is left when the recording ends."""
@@ -159,7 +159,7 @@ class Sampler:
         for readings in self._readings.values():
             readings.clear()
         self._commands.clear()
-        self._asked.clear()
+        self._inferred.clear()
         self._newest_ns, self._next_ns, self._action = 0, None, None
 
     def _until(self, end_ns: int) -> Iterator[Moment]:
@@ -248,9 +248,11 @@ class Sampler:
         return readings[0] if now_ns - readings[0].oldest_ns <= self.max_age_ns else None
 
     def _instruction(self, now_ns: int) -> str | None:
-        while len(self._asked) > 1 and self._asked[1].stamp_ns <= now_ns:
-            self._asked.popleft()
-        return self._asked[0].instruction if self._asked and self._asked[0].stamp_ns <= now_ns else None
+        while len(self._inferred) > 1 and self._inferred[1].stamp_ns <= now_ns:
+            self._inferred.popleft()
+        return (
+            self._inferred[0].instruction if self._inferred and self._inferred[0].stamp_ns <= now_ns else None
+        )
 
     def _approached(self, rows: ExecutedRows, now_ns: int) -> Floats | None:
         """Return (action_dim,) where the robot is led to within a period; joints that a hold does not command keep theirs."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from reflex_core.dataset.streams import Asked, Commanded, Ended, Event, Reading
+from reflex_core.dataset.streams import Commanded, Ended, Event, Inferred, Reading
 from reflex_core.errors import ObservationError
 from reflex_core.records.trace.executed import ExecutedRows
 from reflex_core.records.trace.notes import OUTCOME
@@ -164,7 +164,7 @@ class BagStreams:
             request = document["request"]
             stamp_ns = request.get("stamp_ns")
             if isinstance(stamp_ns, int):
-                yield Asked(time_ns, stamp_ns, str(request.get("instruction") or ""))
+                yield Inferred(time_ns, stamp_ns, str(request.get("instruction") or ""))
 
 
 def _answered(document: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from benchmarks import (
     gpu_check,
     hot_path,
     record_cost,
+    stream_cost,
     swap,
     trace_size,
 )
@@ -93,6 +94,16 @@ def test_bag_cost_records_and_receives(tmp_path: Path) -> None:
     document = results(output, "bag_cost")
     assert {row["storage"] for row in document["recording"]} == {"mcap", "sqlite3"}
     assert len(document["receiving"]) == len(bag_cost.SIZES) + 1
+
+
+def test_stream_cost_compares_a_recording_with_none(tmp_path: Path) -> None:
+    output = tmp_path / "streams.json"
+    assert stream_cost.main(["--blocks", "1", "--seconds", "1", "--output", str(output)]) == 0
+    rows = results(output, "stream_cost")["streams"]
+    assert [(row["images"], row["recorded"]) for row in rows] == [
+        (form, way) for form in ("jpeg", "rgb8") for way in stream_cost.WAYS
+    ]
+    assert all(row["MB per s"] > 0 for row in rows if row["recorded"] == "full")
 
 
 def test_record_cost_reads_and_replays_what_it_recorded(tmp_path: Path) -> None:

@@ -77,9 +77,9 @@ def test_every_message_is_in_the_bag_once_and_a_replay_finds_the_images_it_consu
         assert source.damage == []
     assert [set(record.images) for record in records] == [{"base", "wrist"}] * 7
     for record in records:  # the newest image that had come when the answer was made, and no other
-        asked_ms = (record.stamp_ns + LAG_NS - START_NS) // 1_000_000
+        inferred_ms = (record.stamp_ns + LAG_NS - START_NS) // 1_000_000
         pixels = np.asarray(rgb(record.images["base"].frame()))
-        assert pixels.max() == pixels.min() == asked_ms // CAMERA_MS
+        assert pixels.max() == pixels.min() == inferred_ms // CAMERA_MS
 
 
 def test_a_record_long_after_its_image_still_finds_it(tmp_path: Path) -> None:
