@@ -16,6 +16,7 @@ from reflex_core.dataset.survey import FAILURE, SUCCESS, Episode, Key, Layout, S
 from reflex_core.records.trace.parse import TraceError
 
 OTHER_SIZE = "image of another size"
+SLOWEST_HZ, FASTEST_HZ = 1.0, 1000.0
 SHORTEST = 2  # frames of an episode: nothing is learned from one
 
 
@@ -115,9 +116,12 @@ class _Reading:
     def _require_same(self, streams: Streams, where: str) -> None:
         """Take over the first recording's layout, and raise TraceError for one of another robot."""
         if self.fps is None:
-            self.fps = float(max(1, round(streams.rate_hz)))
-            if streams.rate_hz <= 0.0:
-                raise TraceError(f"{where}: the rate of the policy is not recorded: name one with --fps")
+            if not SLOWEST_HZ <= streams.rate_hz <= FASTEST_HZ:
+                raise TraceError(
+                    f"{where}: the rate of the policy must be {SLOWEST_HZ:g} to {FASTEST_HZ:g} Hz, got {streams.rate_hz:g}:"
+                    " name one with --fps"
+                )
+            self.fps = float(round(streams.rate_hz))
         own = Layout(
             dict.fromkeys(streams.cameras, (0, 0)), len(streams.state_names), 0, streams.action_names, streams.state_names,
             1.0 / streams.rate_hz if streams.rate_hz > 0.0 else None, streams.robot,

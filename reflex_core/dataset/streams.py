@@ -132,7 +132,8 @@ class Sampler:
         elif isinstance(event, Commanded):
             self._take(event)
         yield from self._until(self._newest_ns - SETTLE_NS)
-        self._forget(self._newest_ns - SETTLE_NS)
+        # an episode that began between two frames begins with one of the past
+        self._forget(self._newest_ns - SETTLE_NS - round(1e9 / self.fps))
 
     def _take(self, command: Commanded) -> None:
         if command.rows.control not in CONTROLS:  # a dry run
@@ -177,7 +178,7 @@ class Sampler:
                 found = self._moment(command, now_ns)
                 if isinstance(found, str):
                     self.left_out[found] += 1
-                    self._first_ns, self._next_ns = None, now_ns + round(1e9 / self.fps)
+                    self._first_ns, self._next_ns = None, self._after_gap(now_ns)
                 else:
                     yield found
 
@@ -203,6 +204,15 @@ class Sampler:
         """Return when to look again where only a hold is there to begin with: at the next command."""
         following = self._commands[1].rows.began_ns if len(self._commands) > 1 else self._newest_ns
         return max(now_ns + 1, following)
+
+    def _after_gap(self, now_ns: int) -> int:
+        """Return when to look again after a moment without a frame: a clock that was set forward leaves years of them."""
+        found = now_ns + round(1e9 / self.fps)
+        for stream, readings in self._readings.items():
+            if self._newest(stream, now_ns) is None:
+                later = (each.stamp_ns for each in readings if each.stamp_ns > now_ns)
+                found = max(found, next(later, self._newest_ns))
+        return found
 
     def _at(self, tick: int) -> int:
         """Return when a frame of the present part is."""

@@ -25,6 +25,8 @@ from reflex_ros.messages.raw import COMPRESSED_IMAGE, IMAGE, RawMessage, header_
 CHUNK = "reflex_ros/msg/ActionChunk"
 JOINT_STATE, IMU, ODOMETRY = "sensor_msgs/msg/JointState", "sensor_msgs/msg/Imu", "nav_msgs/msg/Odometry"
 SOURCE_HOLD = 3  # of ActionChunk.msg
+LONGEST_AGE_MS = 60_000.0  # that the setting takes
+LONGEST_PERIOD_S = 60.0
 MAX_AGE_MS = 300.0  # where the settings of the recorded node do not have it
 
 
@@ -51,7 +53,8 @@ class BagStreams:
         header = self._source.header
         settings = header.get("settings")
         age_ms = settings.get("max_age_ms") if isinstance(settings, dict) else None
-        self.max_age_ms = float(age_ms) if isinstance(age_ms, int | float) and age_ms > 0 else MAX_AGE_MS
+        known = isinstance(age_ms, int | float) and 0.0 < age_ms <= LONGEST_AGE_MS
+        self.max_age_ms = float(age_ms) if known else MAX_AGE_MS
         self.robot = str(header.get("embodiment") or "unknown")
         self.session = str(header.get("session_id") or path).replace(" ", "")
         request = next((document for _, document in self._source.notes(REQUEST) if _answered(document)), None)
@@ -61,8 +64,10 @@ class BagStreams:
             )
         response = request["response"]
         self.action_names = tuple(map(str, response.get("names") or ()))
-        known = header.get("state_names")
-        self.state_names = tuple(map(str, known)) if isinstance(known, list) and known else self.action_names
+        joints = header.get("state_names")
+        self.state_names = (
+            tuple(map(str, joints)) if isinstance(joints, list) and joints else self.action_names
+        )
         dt_s = response.get("dt_s")
         self.rate_hz = 1.0 / dt_s if isinstance(dt_s, int | float) and dt_s > 0.0 else 0.0
         places = request.get(CONSUMED)
@@ -148,6 +153,11 @@ class BagStreams:
             return
         message: Any = self._types.deserialize_cdr(raw, CHUNK)
         rows = np.asarray(message.data, np.float32).reshape(message.horizon, message.action_dim)
+        if not 0.0 < message.dt_s <= LONGEST_PERIOD_S or not len(rows) or rows.shape[1] != len(message.names):
+            raise ObservationError(
+                f"expected rows of {len(message.names)} numbers, up to {LONGEST_PERIOD_S:g} s apart, got"
+                f" {message.horizon} of {message.action_dim}, {message.dt_s:g} s apart"
+            )
         found = ExecutedRows(
             message.control, time_ns, header_stamp_ns(raw), message.start_index, message.dt_s, tuple(message.names), rows,
             message.request_id, message.episode_id, message.blend,
