@@ -53,8 +53,9 @@ class BagStreams:
         header = self._source.header
         settings = header.get("settings")
         age_ms = settings.get("max_age_ms") if isinstance(settings, dict) else None
-        known = isinstance(age_ms, int | float) and 0.0 < age_ms <= LONGEST_AGE_MS
-        self.max_age_ms = float(age_ms) if known else MAX_AGE_MS
+        self.max_age_ms = MAX_AGE_MS
+        if isinstance(age_ms, int | float) and 0.0 < age_ms <= LONGEST_AGE_MS:
+            self.max_age_ms = float(age_ms)
         self.robot = str(header.get("embodiment") or "unknown")
         self.session = str(header.get("session_id") or path).replace(" ", "")
         request = next((document for _, document in self._source.notes(REQUEST) if _answered(document)), None)

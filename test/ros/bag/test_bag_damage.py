@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from bags import bags, inference
 from bags import recorder as recorder_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stream_bags import StreamBag
 
+from reflex_core.dataset.sampled import survey_streams
 from reflex_core.records.trace.parse import Recorded, TraceError
 from reflex_ros.bag.reindex import BagError, reindex
 from reflex_ros.bag.source import BagSource
+from reflex_ros.bag.streams import BagStreams
 
 STORAGES = ("mcap", "sqlite3")
 DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4)
@@ -34,6 +38,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
+def sample(path: Path) -> None:
+    """Everything that a dataset at a fixed rate reads. Raises whatever is no sentence about the bag."""
+    with suppress(TraceError):
+        survey_streams([path], BagStreams, None, lambda *_: None)
+
+
 def read(path: Path) -> None:
     """Everything that a replay reads. Raises AssertionError where what comes out is neither record nor sentence."""
     try:
@@ -46,6 +56,34 @@ def read(path: Path) -> None:
     except TraceError as error:
         message = str(error)
         assert (str(path) in message or "image" in message, "\n" in message) == (True, False)
+
+
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half a second of whole streams."""
+    made = StreamBag(tmp_path_factory.mktemp("streams"), person=(200, 400))
+    made.run(500)
+    return made.close()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=9
+    )
+)
+def test_damaged_streams_give_frames_or_one_sentence(
+    tmp_path: Path, streams: Path, changes: list[tuple[float, int]]
+) -> None:
+    path = tmp_path / "streams"
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(streams, path)
+    (file,) = path.glob("*.mcap")
+    data = bytearray(file.read_bytes())
+    for place, byte in changes:
+        data[int(place * len(data))] = byte
+    file.write_bytes(data)
+    sample(path)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -72,6 +110,7 @@ def test_a_damaged_bag_gives_records_or_one_sentence(
         data[int(place * len(data))] = byte
     file.write_bytes(data[: int(cut * len(data))])
     read(path)
+    sample(path)
     try:
         reindex(path)
     except BagError as error:
