@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from reflex_core.dataset.convert import LEROBOT, WRITERS, export
-from reflex_core.dataset.sampled import OpenStreams
+from reflex_core.dataset.convert import WRITERS, export
 from reflex_core.dataset.survey import Survey
 from reflex_core.errors import ConfigurationError
 from reflex_core.records.trace.parse import TraceError
@@ -22,9 +21,8 @@ from reflex_core.replay.sources import open_source
 from reflex_core.text.untrusted import printable
 from reflex_ros.cli import trace_ls, trace_report, trace_show, trace_view
 from reflex_ros.cli.replay_console import shown
+from reflex_ros.cli.trace_streams import add_rate_options, streams_of
 from reflex_ros.console.terminal import Bar
-
-FASTEST_FPS = 1000
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +45,7 @@ def run_export(options: argparse.Namespace) -> int:
     try:
         images = ImageFiles(options.images) if options.images else None
         found = export(
-            options.traces, _open, options.format, options.output, images=images, streams=_streams(options), fps=options.fps,
+            options.traces, _open, options.format, options.output, images=images, streams=streams_of(options, _open), fps=options.fps,
             allow_damage=options.allow_damage, progress=bar.draw,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -72,66 +70,16 @@ def _parser() -> argparse.ArgumentParser:
     add("traces", type=Path, nargs="+", help="trace files, or directories of bags")
     add("--format", choices=tuple(WRITERS), required=True, help="lerobot needs reflex_ros[lerobot]")
     add("--output", type=Path, metavar="DIR", required=True, help="directory of the dataset; must be new")
+    add_rate_options(add)
     add(
         "--images",
         type=Path,
         metavar="DIR",
         help="folder of the images of hash_only traces, under any names",
     )
-    add(
-        "--fps",
-        type=_whole_rate,
-        metavar="HZ",
-        help="frames per second, of bags that hold whole streams [the rate of the policy's actions]",
-    )
-    add(
-        "--per-request",
-        action="store_true",
-        help="one frame per request also of bags that hold whole streams, as of traces",
-    )
     add("--allow-damage", action="store_true", help="export what is left of a truncated trace")
     exporting.set_defaults(run=run_export)
     return parser
-
-
-def _whole_rate(text: str) -> float:
-    try:
-        rate = int(text)
-    except ValueError:
-        rate = 0
-    if not 1 <= rate <= FASTEST_FPS:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {FASTEST_FPS}, got {text[:20]!r}")
-    return float(rate)
-
-
-def _streams(options: argparse.Namespace) -> OpenStreams | None:
-    """Return what opens whole streams; None where each request is a frame. Raises TraceError for recordings that cannot do as asked."""
-    if options.format != LEROBOT or options.per_request:
-        if options.fps is not None:
-            raise TraceError(
-                "--fps makes frames of whole streams: for --format lerobot, without --per-request"
-            )
-        return None
-    whole = [_holds_streams(path) for path in options.traces]
-    if all(whole):
-        from reflex_ros.bag.streams import BagStreams
-
-        return BagStreams
-    other = options.traces[whole.index(False)]
-    if options.fps is not None:
-        raise TraceError(
-            f"--fps needs bags that hold whole streams (--record-bag with record_bag_streams full), {other} is none"
-        )
-    if any(whole):
-        raise TraceError(
-            f"{other} holds no whole streams as others do: export them apart, or all with --per-request"
-        )
-    return None
-
-
-def _holds_streams(path: Path) -> bool:
-    with _open(path) as source:
-        return bool(getattr(source, "full_rate", False))
 
 
 def _open(path: Path) -> Source:
