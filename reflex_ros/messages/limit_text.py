@@ -31,3 +31,13 @@ def ranges_from(values: Mapping[str, str]) -> dict[str, tuple[float, float]]:
         except (ValueError, IndexError):
             continue
     return found
+
+
+def units_from(values: Mapping[str, str]) -> dict[str, str]:
+    """Return name -> unit from the values of the guard's diagnostic; a range without a unit is left out."""
+    found = {}
+    for key, text in values.items():
+        words = text.partition(_BETWEEN)[2].split()
+        if key.endswith(_KEY) and len(words) > 1:
+            found[key.removesuffix(_KEY)] = words[1]
+    return found

@@ -15,16 +15,21 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.signals import SignalHandlerOptions
+from rclpy.validate_full_topic_name import validate_full_topic_name
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from reflex_ros.graph.qos import LATCHED
-from reflex_ros.msg import ActionChunk, ServeStatus
+from reflex_ros.msg import ActionChunk, EpisodeOutcome, ServeStatus
 from reflex_ros.rqt.board import Board
+from reflex_ros.rqt.camera_feed import CameraFeed
 
 POLL_S = 1.0
+CAMERAS_S = 0.2  # how soon pictures come once the panel is seen
 STOP_RETRY_S = 0.05
 ANSWER_WITHIN_S = 5.0
 STATUS_TYPE = "reflex_ros/msg/ServeStatus"
@@ -47,6 +52,8 @@ class Client:
         self._waiting: dict[Any, tuple[str, float]] = {}
         self._parameters: dict[str, Any] = {}
         self._stop_until_s = 0.0  # until then a stop that found no service is tried again; 0: there is none
+        self._cameras = CameraFeed(self._node, self.board)
+        self._instruction: Any = None  # a publisher, once the node's topic is known
         self._open()
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
@@ -67,12 +74,14 @@ class Client:
         )
         self._triggers = {
             name: node.create_client(Trigger, f"{target}/{name}")
-            for name in ("stop", "resume", "reset_guard")
+            for name in ("stop", "resume", "reset_guard", "reset_breaker", "new_episode")
         }
+        self._outcome = node.create_publisher(EpisodeOutcome, f"{target}/outcome", 10)
         self._setter = node.create_client(SetParameters, f"{target}/set_parameters")
         self._getter = node.create_client(GetParameters, f"{target}/get_parameters")
         node.create_timer(POLL_S, self._poll)
         node.create_timer(STOP_RETRY_S, self._retry_stop)
+        node.create_timer(CAMERAS_S, self._cameras.update)
 
     def _spin(self) -> None:
         with suppress(ExternalShutdownException):
@@ -96,6 +105,40 @@ class Client:
     def reset_guard(self) -> None:
         """Take a tripped guard back into service."""
         self._trigger("reset_guard")
+
+    def reset_breaker(self) -> None:
+        """Close the circuit breakers."""
+        self._trigger("reset_breaker")
+
+    def instruct(self, text: str) -> None:
+        """Publish an instruction on the node's topic. It is not latched: a node that starts later does not follow it."""
+        publisher = self._instruction
+        if publisher is None or publisher.get_subscription_count() == 0:
+            self.board.notify(
+                f"instruction: {self._target} does not receive it; it is active once it serves", ok=False
+            )
+            return
+        publisher.publish(String(data=text))
+        self.board.notify(f"instruction sent: {text}")
+
+    def begin_episode(self) -> None:
+        """Begin a new episode, with an id of the node's own."""
+        self._trigger("new_episode")
+
+    def end_episode(self, success: bool) -> None:
+        """Report how the running episode ended."""
+        what = "success" if success else "failure"
+        episode = self.board.view(time.monotonic()).figures.episode
+        if not episode or self._outcome.get_subscription_count() == 0:
+            why = f"{self._target} does not answer" if episode else "no episode runs"
+            self.board.notify(f"{what}: {why}", ok=False)
+            return
+        self._outcome.publish(EpisodeOutcome(episode_id=episode, success=success, note="reported in rqt"))
+        self.board.notify(f"{what} of episode {episode} reported")
+
+    def show_cameras(self, shown: bool) -> None:
+        """Receive the cameras' pictures from now on, or none."""
+        self._cameras.show(shown)
 
     def set_split(self, percent: int) -> None:
         """Give slot a `percent` of the new episodes."""
@@ -155,6 +198,21 @@ class Client:
         found = sorted(topic.removesuffix("/status") for topic, types in topics if STATUS_TYPE in types)
         self.board.nodes(tuple(found))
         self._request_parameters()
+        view = self.board.view(time.monotonic())
+        self._cameras.follow(view.cameras)
+        self._offer_instruction(view.topics.get("instruction", ""))
+
+    def _offer_instruction(self, topic: str) -> None:
+        """Make the publisher for the topic that the node subscribes to; keep it while the node is inactive."""
+        if not topic or (self._instruction is not None and self._instruction.topic_name == topic):
+            return
+        try:
+            validate_full_topic_name(topic)
+        except InvalidTopicNameException:
+            return
+        if self._instruction is not None:
+            self._node.destroy_publisher(self._instruction)
+        self._instruction = self._node.create_publisher(String, topic, 10)
 
     def _request_parameters(self) -> None:
         if not self._getter.service_is_ready():
@@ -174,6 +232,7 @@ class Client:
         """End the thread and the node; may be called twice."""
         if not self._context.ok():
             return
+        self._cameras.close()
         self._executor.shutdown(timeout_sec=2.0)
         self._thread.join(2.0)
         self._node.destroy_node()

@@ -8,8 +8,8 @@ from typing import Any
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
-from reflex_ros.rqt.board import View
 from reflex_ros.rqt.client import Client
+from reflex_ros.rqt.panel_view import View
 from reflex_ros.rqt.widget import Panel
 
 DEFAULT_NODE = "/reflex"

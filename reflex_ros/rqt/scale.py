@@ -1,35 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arithmetic of the plots: axis ranges, ticks, and rows at a limit. No Qt."""
+"""Arithmetic of the plots: axis ranges, ticks, and limits that are near. No Qt."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isfinite, log10
 
 import numpy as np
 
 from reflex_core.values import Floats
-from reflex_ros.rqt.board import View
+from reflex_ros.rqt.panel_view import View
 
-MARGIN = 0.08  # of the range, drawn beyond each limit
+MARGIN = 0.12  # of the range, drawn beyond the motion
 FAR = 3.0  # a line more than this many times higher than every latency would flatten them
-NEAR = 0.02  # of the range: nearer to a limit than this is at the limit
-NARROWEST = 1e-3
+LEAST_RANGE = 0.02  # rad or m: less is shown no larger, or noise would look like motion
+NEAR_RANGES = 0.6  # a limit within this share of the shown range is drawn
 
 
-def lines_of(view: View) -> list[tuple[str, float, str]]:
-    """Return name, milliseconds and colour of the lines across the latency plot."""
+def lines_of(view: View) -> list[tuple[str, float]]:
+    """Return name and milliseconds of the lines across the latency plot."""
     found = []
     if view.deadline_ms is not None:
-        found.append(("deadline", view.deadline_ms, "#dc2626"))
+        found.append(("deadline", view.deadline_ms))
     if view.slo_ms is not None:
-        found.append((view.slo.partition("=")[0], view.slo_ms, "#d97706"))
+        found.append((f"objective {view.slo.partition('=')[0]}", view.slo_ms))
     return found
 
 
 def latency_top_ms(view: View, since_s: float) -> float:
-    """Return the top of the latency axis in ms, over every point since then and each line that would not flatten them."""
-    highest = max((point.latency_ms for point in view.points if point.at_s >= since_s), default=0.0)
-    near = [value for _, value, _ in lines_of(view) if highest == 0.0 or value <= FAR * highest]
+    """Return the top of the latency axis in ms, over every second since then and each line that would not flatten them."""
+    highest = max((second.most_ms for second in view.seconds if second.at_s >= since_s), default=0.0)
+    near = [value for _, value in lines_of(view) if highest == 0.0 or value <= FAR * highest]
     return max([highest, *near, 1.0]) * 1.2
 
 
@@ -40,19 +41,20 @@ def ticks(top: float) -> list[float]:
     return [step * number for number in range(int(top / step) + 1)]
 
 
-def shown_range(values: Floats, low: float, high: float) -> tuple[float, float]:
-    """Return bottom and top of a joint's plot: its limits and a margin; where it has none, the range of the values."""
+def shown_range(values: Floats, low: float, high: float, wanted: Iterable[float] = ()) -> tuple[float, float]:
+    """Return bottom and top of a joint's plot: its motion, what was wanted of it, and a limit that is near."""
     finite = values[np.isfinite(values)]
-    least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    bottom = min(low, least) if isfinite(low) else least
-    top = max(high, most) if isfinite(high) else most
-    margin = max((top - bottom) * MARGIN, NARROWEST)
+    known = [*finite.tolist(), *(value for value in wanted if isfinite(value))] or [0.0]
+    least, most = min(known), max(known)
+    missing = max(LEAST_RANGE - (most - least), 0.0)
+    least, most = least - missing / 2, most + missing / 2
+    near = NEAR_RANGES * (most - least)
+    bottom = min(least, low) if isfinite(low) and least - low <= near else least
+    top = max(most, high) if isfinite(high) and high - most <= near else most
+    margin = MARGIN * (top - bottom)
     return bottom - margin, top + margin
 
 
-def near_limit(values: Floats, low: float, high: float) -> bool:
-    """Return True when a coming row is at a limit or beyond it."""
-    if not values.size:
-        return False
-    edge = NEAR * (high - low) if isfinite(high - low) else 0.0
-    return bool(values.min() <= low + edge or values.max() >= high - edge)
+def digits_of(bottom: float, top: float) -> int:
+    """Return how many digits behind the point tell the ends of an axis apart."""
+    return min(max(1 - int(np.floor(log10(max(top - bottom, 1e-9)))), 2), 6)

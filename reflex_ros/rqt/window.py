@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-SIZE = (1120, 720)
+SIZE = (1280, 800)
 
 
 class Alone:

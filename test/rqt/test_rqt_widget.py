@@ -11,9 +11,9 @@ import offscreen
 import pytest
 from panel_messages import chunk, diagnosed, status
 from reflex_ros.msg import ActionChunk
+from reflex_ros.rqt.plots import BLUE, RED
 
 from reflex_ros.rqt.board import SILENT_AFTER_S, Board
-from reflex_ros.rqt.plots import BLUE, RED
 from reflex_ros.rqt.qt import QtCore, QtGui, QtWidgets, _module
 from reflex_ros.rqt.widget import ONE_POLICY, Panel
 
