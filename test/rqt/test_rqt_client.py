@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rclpy.serialization import serialize_message
+from reflex_ros.msg import EpisodeOutcome
 from ros_world import BEYOND, HOME, JOINTS, World, wait_for, world
+from sensor_msgs.msg import Image
 from servers import ExportDir
 
-from reflex_ros.rqt.board import SILENT_AFTER_S, View
+from reflex_ros.messages.raw import RawMessage
+from reflex_ros.rqt.board import SILENT_AFTER_S
+from reflex_ros.rqt.camera_feed import picture_of
 from reflex_ros.rqt.client import Client
+from reflex_ros.rqt.panel_view import View
 
 
 def domain_of(scene: World) -> int:
@@ -52,12 +60,12 @@ def client(scene: World) -> Iterator[Client]:
 
 def test_it_receives_state_chunks_and_diagnostics(client: Client) -> None:
     found = wait_for(
-        lambda: view(client) if view(client).chunk and view(client).tasks else None, "all is heard"
+        lambda: view(client) if view(client).chunk and view(client).concerns else None, "all is heard"
     )
     assert (found.heard, found.state, found.robot) == (True, "ready", "arm7")
     assert found.chunk.names == tuple(JOINTS)
-    assert found.points[-1].latency_ms > 0.0
-    assert {"policy", "guard", "circuit breaker"} <= {task.concern for task in found.tasks}
+    assert found.seconds[-1].mean_ms > 0.0
+    assert {"policy", "guard", "circuit breaker"} <= {each.name for each in found.concerns}
 
 
 def test_the_limits_it_shows_are_those_that_the_guard_checks(scene: World, client: Client) -> None:
@@ -83,22 +91,104 @@ def test_it_follows_the_live_parameters(scene: World, client: Client) -> None:
 
 def test_stop_and_resume_reach_the_robot(scene: World, client: Client) -> None:
     client.stop()
-    wait_for(lambda: view(client).stopped, "stopped")
+    wait_for(lambda: view(client).figures.stopped, "stopped")
     assert scene.loop.stopped
     wait_for(lambda: view(client).notice == "stop: holding; call ~/resume to go on", "the answer is shown")
     client.resume()
-    wait_for(lambda: not view(client).stopped, "going on")
+    wait_for(lambda: not view(client).figures.stopped, "going on")
     assert view(client).notice_ok
 
 
 def test_a_tripped_guard_is_seen_and_reset(scene: World, client: Client) -> None:
     scene.robot.positions = list(BEYOND)
-    wait_for(lambda: view(client).guard_tripped, "the trip is seen")
-    assert any("NaN" in incident.text for incident in view(client).incidents)
+    wait_for(lambda: view(client).figures.guard_tripped, "the trip is seen")
+    assert any("no numbers" in event.text for event in view(client).events)
     scene.robot.positions = list(HOME)
     client.reset_guard()
     wait_for(lambda: view(client).notice == "reset guard: the guard was tripped", "the answer is shown")
-    wait_for(lambda: not view(client).guard_tripped, "it is reset")
+    wait_for(lambda: not view(client).figures.guard_tripped, "it is reset")
+
+
+def picture(client: Client, camera: str = "camera") -> Any:
+    """The newest picture's pixel in the middle; None before there is one."""
+    found = [each for each in view(client).pictures if each.camera == camera and each.pixels is not None]
+    return tuple(int(value) for value in found[0].pixels[24, 32]) if found else None
+
+
+def test_the_camera_is_received_only_while_it_is_shown(scene: World) -> None:
+    with client_of(scene) as client:
+        wait_for(lambda: view(client).cameras, "the camera's topic is known")
+        assert view(client).cameras == {"camera": "/camera/image_raw"}
+        assert not [thread for thread in threading.enumerate() if thread.name == "reflex panel cameras"]
+        client.show_cameras(True)
+        wait_for(lambda: picture(client) == (200, 30, 30), "a picture in the camera's colours")
+        client.show_cameras(False)
+        wait_for(lambda: not client._cameras.receiving, "the subscription is gone")
+        topics = scene.robot.node.get_subscriptions_info_by_topic("/camera/image_raw")
+        assert f"reflex_panel_{os.getpid()}" not in [info.node_name for info in topics]
+
+
+def test_a_picture_that_cannot_be_decoded_is_a_sentence() -> None:
+    broken = picture_of("camera", RawMessage("/c", "sensor_msgs/msg/Image", b"\0\1\0\0\0", 0, 0), 1.0)
+    assert broken.pixels is None
+    assert "/c" in broken.problem
+
+
+def test_a_large_picture_is_made_smaller_and_keeps_its_shape() -> None:
+    message = Image(height=960, width=1280, encoding="mono8", step=1280)
+    message.data.frombytes(bytes(960 * 1280))
+    raw = serialize_message(message)
+    found = picture_of("camera", RawMessage("/c", "sensor_msgs/msg/Image", raw, 0, 0), 1.0)
+    assert found.pixels is not None
+    assert found.pixels.shape == (480, 640, 3)
+
+
+def test_an_instruction_that_is_typed_is_the_one_that_the_node_follows(scene: World, client: Client) -> None:
+    wait_for(lambda: view(client).topics.get("instruction"), "the topic is known")
+    wait_for(lambda: client._instruction and client._instruction.get_subscription_count(), "the node listens")
+    client.instruct("reach the blue block")
+    wait_for(lambda: view(client).figures.instruction == "reach the blue block", "the node follows it")
+    assert view(client).notice_ok
+
+
+def test_an_episode_is_begun_and_its_outcome_arrives(scene: World, client: Client) -> None:
+    before = view(client).figures.episode
+    client.begin_episode()
+    wait_for(lambda: view(client).figures.episode not in ("", before), "another episode runs")
+    episode = view(client).figures.episode
+    outcomes: list[EpisodeOutcome] = []
+    scene.robot.node.create_subscription(EpisodeOutcome, "reflex/outcome", outcomes.append, 10)
+    wait_for(lambda: client._outcome.get_subscription_count() >= 2, "both listen")
+    client.end_episode(False)
+    wait_for(lambda: outcomes, "the outcome is published")
+    assert (outcomes[0].episode_id, outcomes[0].success) == (episode, False)
+    assert view(client).notice == f"failure of episode {episode} reported"
+
+
+def test_where_no_episode_runs_and_no_node_is_there_nothing_is_sent_and_a_sentence_says_why(scene: World) -> None:
+    with client_of(scene, "/elsewhere") as lost:
+        lost.end_episode(True)
+        assert view(lost).notice == "success: no episode runs"
+        lost.instruct("reach")
+        assert "/elsewhere does not receive it" in view(lost).notice
+        assert not view(lost).notice_ok
+
+
+def test_the_breaker_is_reset(scene: World, client: Client) -> None:
+    wait_for(lambda: client._triggers["reset_breaker"].service_is_ready(), "the service is there")
+    client.reset_breaker()
+    wait_for(lambda: view(client).notice == "reset breaker: the breaker was closed", "the answer is shown")
+
+
+def test_a_compressed_camera_is_shown_too(export_dir: ExportDir) -> None:
+    settings: dict[str, Any] = {"export_dir": str(export_dir("calm")), "embodiment": "franka"}
+    with world(image_transport="compressed", **settings) as scene:
+        scene.activate()
+        with client_of(scene) as client:
+            client.show_cameras(True)
+            wait_for(lambda: picture(client), "a picture")
+            assert view(client).cameras == {"camera": "/camera/image_raw/compressed"}
+            assert np.abs(np.subtract(picture(client), (200, 30, 30))).max() < 6
 
 
 def test_with_one_policy_there_is_no_split_and_setting_it_is_refused_aloud(client: Client) -> None:
@@ -186,6 +276,6 @@ def test_the_split_of_two_policies_is_seen_and_set(export_dir: ExportDir) -> Non
             wait_for(lambda: view(client).slots, "a slot has figures")
             assert view(client).slots[0].name in ("a", "b")
             wait_for(
-                lambda: {"circuit breaker a", "circuit breaker b"} <= {t.concern for t in view(client).tasks},
+                lambda: {"circuit breaker a", "circuit breaker b"} <= {each.name for each in view(client).concerns},
                 "both breakers",
             )

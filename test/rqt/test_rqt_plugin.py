@@ -97,20 +97,20 @@ def test_the_manifest_is_installed() -> None:
 
 def test_it_adds_one_panel_that_comes_alive(plugin: ReflexPlugin, context: Context) -> None:
     [panel] = context.widgets
-    offscreen.until(lambda: panel.state.text() == "ready", "the panel shows the node's state")
-    offscreen.until(lambda: "arm7" in panel.facts.text(), "and which robot it is")
+    offscreen.until(lambda: panel.banner.word.text() == "READY", "the panel shows the node's state")
+    offscreen.until(lambda: "arm7" in panel.banner.facts.text(), "and which robot it is")
     assert panel.windowTitle() == "Reflex"
 
 
 def test_stop_on_the_panel_stops_the_robot(scene: World, plugin: ReflexPlugin, context: Context) -> None:
     [panel] = context.widgets
-    offscreen.until(lambda: panel.state.text() == "ready", "the node is heard")
-    panel.stop.click()
+    offscreen.until(lambda: panel.banner.word.text() == "READY", "the node is heard")
+    panel.banner.stop.click()
     offscreen.until(lambda: scene.robot.status.stopped, "the robot is stopped")
-    offscreen.until(panel.resume.isEnabled, "resume can be clicked")
-    panel.resume.click()
-    offscreen.until(lambda: "press again" in panel.resume.text(), "it asks for a second press")
-    panel.resume.click()
+    offscreen.until(panel.banner.resume.isEnabled, "resume can be clicked")
+    panel.banner.resume.click()
+    offscreen.until(lambda: "press again" in panel.banner.resume.text(), "it asks for a second press")
+    panel.banner.resume.click()
     offscreen.until(lambda: not scene.robot.status.stopped, "it goes on")
 
 
@@ -127,9 +127,9 @@ def test_another_node_can_be_watched_and_the_first_is_let_go(plugin: ReflexPlugi
     assert plugin.node == "/elsewhere/reflex"
     assert not first._thread.is_alive()
     [panel] = context.widgets
-    offscreen.until(lambda: "/elsewhere/reflex says nothing" in panel.banner.text(), "the panel says so")
+    offscreen.until(lambda: "received from /elsewhere/reflex" in panel.banner.sentence.text(), "the panel says so")
     plugin.watch(DEFAULT_NODE)
-    offscreen.until(lambda: panel.state.text() == "ready", "back again")
+    offscreen.until(lambda: panel.banner.word.text() == "READY", "back again")
 
 
 def test_a_name_of_nothing_changes_nothing(plugin: ReflexPlugin) -> None:
@@ -214,7 +214,7 @@ def test_without_qt_one_sentence_says_what_is_missing_and_the_rest_works() -> No
     script = (
         "import sys\n"
         "for name in ('PyQt5', 'python_qt_binding'): sys.modules[name] = None\n"
-        "import reflex_ros.rqt, reflex_ros.rqt.board, reflex_ros.rqt.scale\n"
+        "import reflex_ros.rqt, reflex_ros.rqt.board, reflex_ros.rqt.scale, reflex_ros.rqt.checklist, reflex_ros.rqt.panel_theme\n"
         "from reflex_ros.rqt.window import main\n"
         "sys.exit(main([]))\n"
     )
