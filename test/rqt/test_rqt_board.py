@@ -253,12 +253,21 @@ def test_a_violation_is_kept_in_words_with_what_to_do() -> None:
 
 def test_the_first_line_of_a_chunk_is_the_newest_event() -> None:
     found = board()
-    found.chunk(chunk(guard_violations=["guard_tripped: too often: holding position", "elbow above max: 2 > 1"]), 1.0)
-    assert [event.line.partition(":")[0] for event in found.view(1.0).events] == ["guard_tripped", "elbow above max"]
+    found.chunk(
+        chunk(guard_violations=["guard_tripped: too often: holding position", "elbow above max: 2 > 1"]), 1.0
+    )
+    assert [event.line.partition(":")[0] for event in found.view(1.0).events] == [
+        "guard_tripped",
+        "elbow above max",
+    ]
 
 
 def test_what_was_wanted_of_a_joint_is_read_from_the_violations() -> None:
-    lines = ["elbow above max: 1.25 > 1", "wrist below min: -3e-1 < 0 per second", "wrist velocity: 3 > 2 rad/s"]
+    lines = [
+        "elbow above max: 1.25 > 1",
+        "wrist below min: -3e-1 < 0 per second",
+        "wrist velocity: 3 > 2 rad/s",
+    ]
     assert wanted_of(lines) == {"elbow": 1.25, "wrist": -0.3}
     assert wanted_of(["elbow above max: inf > 1", "non_finite_action: 3 values"]) == {}
 

@@ -10,7 +10,12 @@ from panel_messages import diagnosed, status
 from reflex_ros.rqt.board import Board
 from reflex_ros.rqt.checklist import Item, checklist
 
-TOPICS = {"front": "/front/image_raw", "state": "/joint_states", "instruction": "/instruction", "episode": "/episode"}
+TOPICS = {
+    "front": "/front/image_raw",
+    "state": "/joint_states",
+    "instruction": "/instruction",
+    "episode": "/episode",
+}
 
 
 def items(board: Board) -> dict[str, Item]:
@@ -22,7 +27,9 @@ def active(ages_ms: dict[str, str], **fields: Any) -> Board:
     board = Board("/reflex")
     board.status(status(**fields), 0.0)
     board.diagnostics(diagnosed("connections", **TOPICS), 0.0)
-    board.diagnostics(diagnosed("observations", **{f"{stream}_age_ms": age for stream, age in ages_ms.items()}), 0.0)
+    board.diagnostics(
+        diagnosed("observations", **{f"{stream}_age_ms": age for stream, age in ages_ms.items()}), 0.0
+    )
     return board
 
 
@@ -39,7 +46,9 @@ def test_every_stream_has_its_topic_and_whether_it_comes() -> None:
 
 
 def test_an_instruction_that_is_missed_is_a_thing_to_do_and_one_that_is_there_is_shown() -> None:
-    missing = items(active({"state": "8", "camera front": "9"}, problem="no_instruction: publish one"))["instruction"]
+    missing = items(active({"state": "8", "camera front": "9"}, problem="no_instruction: publish one"))[
+        "instruction"
+    ]
     assert (missing.ok, missing.topic) == (False, "/instruction")
     there = items(active({"state": "8", "camera front": "9"}, instruction="reach"))["instruction"]
     assert (there.ok, there.text) == (True, "reach")

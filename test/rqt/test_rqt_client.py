@@ -165,7 +165,9 @@ def test_an_episode_is_begun_and_its_outcome_arrives(scene: World, client: Clien
     assert view(client).notice == f"failure of episode {episode} reported"
 
 
-def test_where_no_episode_runs_and_no_node_is_there_nothing_is_sent_and_a_sentence_says_why(scene: World) -> None:
+def test_where_no_episode_runs_and_no_node_is_there_nothing_is_sent_and_a_sentence_says_why(
+    scene: World,
+) -> None:
     with client_of(scene, "/elsewhere") as lost:
         lost.end_episode(True)
         assert view(lost).notice == "success: no episode runs"
@@ -276,6 +278,9 @@ def test_the_split_of_two_policies_is_seen_and_set(export_dir: ExportDir) -> Non
             wait_for(lambda: view(client).slots, "a slot has figures")
             assert view(client).slots[0].name in ("a", "b")
             wait_for(
-                lambda: {"circuit breaker a", "circuit breaker b"} <= {each.name for each in view(client).concerns},
+                lambda: (
+                    {"circuit breaker a", "circuit breaker b"}
+                    <= {each.name for each in view(client).concerns}
+                ),
                 "both breakers",
             )

@@ -13,7 +13,9 @@ from reflex_ros.rqt.operator_state import LEVELS, OperatorState, operator_state
 from reflex_ros.rqt.panel_theme import BANNER, DARK, LIGHT, SIGNS, contrast
 
 
-def state_of(*, concern: tuple[str, bytes, str] | None = None, later_s: float = 0.0, **fields: Any) -> OperatorState:
+def state_of(
+    *, concern: tuple[str, bytes, str] | None = None, later_s: float = 0.0, **fields: Any
+) -> OperatorState:
     """The banner of a robot that has had chunks, with a status of these fields."""
     board = Board("/reflex")
     board.status(status(**{"chunks_total": 9} | fields), 0.0)
@@ -60,7 +62,14 @@ def test_each_condition_has_one_word_and_a_sentence(fields: dict[str, Any], word
 
 
 def test_what_is_not_all_well_names_what_to_do_next() -> None:
-    for fields in ({"state": "inactive"}, HELD, {"stopped": True}, {"guard_tripped": True}, {"state": "failed"}, {"state": "degraded"}):
+    for fields in (
+        {"state": "inactive"},
+        HELD,
+        {"stopped": True},
+        {"guard_tripped": True},
+        {"state": "failed"},
+        {"state": "degraded"},
+    ):
         assert state_of(**fields).todo, fields
 
 
@@ -97,7 +106,9 @@ def test_a_node_that_refused_to_become_active_has_failed_and_says_why() -> None:
         ({"control": "teleop"}, "TELEOP"), ({"problem": "dry_run: no robot is commanded"}, "DRY RUN"),
     ],
 )  # fmt: skip
-def test_what_is_unusual_is_a_note_and_leaves_the_word_and_its_colour(fields: dict[str, Any], note: str) -> None:
+def test_what_is_unusual_is_a_note_and_leaves_the_word_and_its_colour(
+    fields: dict[str, Any], note: str
+) -> None:
     found = state_of(**{"blend": 1.0} | fields)
     assert (found.word, found.level) == ("READY", "good")
     assert any(each.startswith(note) for each in found.notes)

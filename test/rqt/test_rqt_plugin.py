@@ -127,7 +127,9 @@ def test_another_node_can_be_watched_and_the_first_is_let_go(plugin: ReflexPlugi
     assert plugin.node == "/elsewhere/reflex"
     assert not first._thread.is_alive()
     [panel] = context.widgets
-    offscreen.until(lambda: "received from /elsewhere/reflex" in panel.banner.sentence.text(), "the panel says so")
+    offscreen.until(
+        lambda: "received from /elsewhere/reflex" in panel.banner.sentence.text(), "the panel says so"
+    )
     plugin.watch(DEFAULT_NODE)
     offscreen.until(lambda: panel.banner.word.text() == "READY", "back again")
 
