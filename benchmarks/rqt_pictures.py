@@ -164,7 +164,7 @@ def sheet(images: Sequence[tuple[Any, Any]]) -> Any:
         for column, image in enumerate(pair):
             small = Image.fromarray(pixels_of(image)).resize((SHEET_WIDTH, height), Image.Resampling.LANCZOS)
             found.paste(small, (10 + column * (SHEET_WIDTH + 10), 10 + row * (height + 10)))
-    return found.quantize(160)
+    return found.quantize(256)
 
 
 def pixels_of(image: Any) -> Any:

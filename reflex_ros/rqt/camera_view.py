@@ -74,7 +74,7 @@ class CameraView(QtWidgets.QWidget):
         room = area.adjusted(0, 0, 0, -CAPTION)
         text, warning = self._caption(camera)
         shown = picture is not None and picture.pixels is not None
-        painter.fillRect(room, QtGui.QColor("#000000" if shown else theme.ground))
+        painter.fillRect(room, QtGui.QColor(theme.edge if shown else theme.ground))
         if not shown:
             missing = "no picture" if picture else "no picture yet"
             x = room.center().x() - text_width(self, missing) / 2

@@ -115,7 +115,8 @@ class LatencyPlot(QtWidgets.QWidget):
                 continue
             y = _y(area, value_ms / top_ms)
             level_line(painter, area.left(), area.right(), y, pen_of(colour, 2, dashed=not deadline))
-            below = y - area.top() < 16
+            others = [value for other, value in lines_of(self._view) if other != name and value > value_ms]
+            below = y - area.top() < 16 or any(0 < y - _y(area, value / top_ms) < 16 for value in others)
             write(
                 painter, self, x, y + 14 if below else y - 4, label, right=deadline, bold=True, colour=colour
             )

@@ -13,12 +13,12 @@ from reflex_ros.rqt.panel_view import View
 from reflex_ros.rqt.qt import QtCore, QtWidgets
 
 WORD_POINTS, SENTENCE_POINTS = 24, 11
+LEAST_BUTTON = (124, 40)  # pixels
 STOP_STYLE = (
     "QPushButton { background: #c93a08; color: white; font-weight: bold; font-size: 18pt; padding: 8px 26px;"
     " border-radius: 6px; border: 3px solid #c93a08 }"
     " QPushButton:pressed { background: #7d2300 } QPushButton:focus { border-color: white }"
 )
-CALM_STYLE = "font-weight: bold; padding: 7px 14px"
 MEANINGS = (
     "READY: chunks are computed and commanded. WAITING: something is missing, nothing is wrong. HOLDING: the robot is held where it"
     " is, and goes on by itself. STOPPED: held until Resume. TRIPPED: held until the guard is reset. FAILED: no policy can be"
@@ -86,6 +86,10 @@ class Banner(QtWidgets.QFrame):
         grid.addWidget(self.stop, 0, 2, 2, 1)
         buttons = QtWidgets.QVBoxLayout()
         for widget in (self.resume, self.reset, self.reset_breaker):
+            font = widget.font()
+            font.setBold(True)
+            widget.setFont(font)
+            widget.setMinimumSize(*LEAST_BUTTON)
             buttons.addWidget(widget)
         buttons.addStretch(1)
         grid.addLayout(buttons, 0, 1, 2, 1)
@@ -142,5 +146,5 @@ def _facts(view: View, colour: str) -> str:
         ("instruction", figures.instruction), ("episode", figures.episode), ("policy", figures.policy), ("robot", robot),
     )  # fmt: skip
     style = f'style="color: {colour}"'
-    shown = [f"<span {style}>{name}</span> <b>{plain(text, 120)}</b>" for name, text in rows if text]
+    shown = [f"<span {style}>{name}</span>&nbsp;<b>{plain(text, 120)}</b>" for name, text in rows if text]
     return "&nbsp;&nbsp;&nbsp; ".join(shown)

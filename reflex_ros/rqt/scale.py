@@ -12,6 +12,7 @@ from reflex_core.values import Floats
 from reflex_ros.rqt.panel_view import View
 
 MARGIN = 0.12  # of the range, drawn beyond the motion
+HEADROOM = 1.3  # above the highest: there is room for the label of a line
 FAR = 3.0  # a line more than this many times higher than every latency would flatten them
 LEAST_RANGE = 0.02  # rad or m: less is shown no larger, or noise would look like motion
 NEAR_RANGES = 0.6  # a limit within this share of the shown range is drawn
@@ -31,7 +32,7 @@ def latency_top_ms(view: View, since_s: float) -> float:
     """Return the top of the latency axis in ms, over every second since then and each line that would not flatten them."""
     highest = max((second.most_ms for second in view.seconds if second.at_s >= since_s), default=0.0)
     near = [value for _, value in lines_of(view) if highest == 0.0 or value <= FAR * highest]
-    return max([highest, *near, 1.0]) * 1.2
+    return max([highest, *near, 1.0]) * HEADROOM
 
 
 def ticks(top: float) -> list[float]:
