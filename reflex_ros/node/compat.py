@@ -11,11 +11,11 @@ from rclpy.node import Node
 from rclpy.subscription import Subscription
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ModuleNotFoundError:
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
-__all__ = ["NODE_OPTIONS", "SubscriptionEventCallbacks", "with_info"]
+__all__ = ["NODE_OPTIONS", "PublisherEventCallbacks", "SubscriptionEventCallbacks", "with_info"]
 
 HAS_INFO = hasattr(Subscription, "CallbackType")
 NO_INFO: Mapping[str, Any] = {"source_timestamp": 0, "publication_sequence_number": None}

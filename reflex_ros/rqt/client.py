@@ -25,6 +25,7 @@ from std_srvs.srv import Trigger
 
 from reflex_ros.graph.qos import LATCHED
 from reflex_ros.msg import ActionChunk, EpisodeOutcome, ServeStatus
+from reflex_ros.node.compat import PublisherEventCallbacks
 from reflex_ros.rqt.board import Board
 from reflex_ros.rqt.camera_feed import CameraFeed
 
@@ -212,7 +213,9 @@ class Client:
             return
         if self._instruction is not None:
             self._node.destroy_publisher(self._instruction)
-        self._instruction = self._node.create_publisher(String, topic, 10)
+        # it does not match the node's subscription to latched publishers, which needs no warning: the other one receives it
+        silent = PublisherEventCallbacks(use_default_callbacks=False)
+        self._instruction = self._node.create_publisher(String, topic, 10, event_callbacks=silent)
 
     def _request_parameters(self) -> None:
         if not self._getter.service_is_ready():

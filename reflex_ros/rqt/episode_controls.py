@@ -16,14 +16,14 @@ NO_EPISODE = "No episode runs: begin one first."
 OUTCOME = "Report how the running episode ended (~/outcome). The robot goes on: press STOP to hold it."
 
 
-class EpisodeControls(QtWidgets.QWidget):
+class EpisodeControls(QtWidgets.QGroupBox):
     """robot: a callable that returns the client, for it changes with the node."""
 
     def __init__(self, robot: Any) -> None:
-        super().__init__()
+        super().__init__("Operate")
         self._robot = robot
         grid = QtWidgets.QGridLayout(self)
-        grid.setContentsMargins(0, 2, 0, 2)
+        grid.setContentsMargins(8, 4, 8, 6)
         self.text = QtWidgets.QLineEdit()
         self.text.setMaxLength(MOST_CHARACTERS)
         self.text.setPlaceholderText("type an instruction, such as: pick up the red cube")

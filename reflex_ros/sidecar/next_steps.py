@@ -8,7 +8,7 @@ STEPS = {
     "camera_missing": "Start the camera's driver, or remap its topic: the checklist names it.",
     "state_missing": "Start the joint state broadcaster, or remap its topic: the checklist names it.",
     "joint_names": "The joint names differ from the policy's: remap them, or choose the right embodiment.",
-    "no_instruction": "Type an instruction below, or publish one.",
+    "no_instruction": "Type an instruction under Operate, or publish one on the topic.",
     "stale": "Check the driver and the cable of the stream that is named; the robot goes on by itself.",
     "future_stamp": "Synchronise the clocks, or check use_sim_time.",
     "skewed": "Check the rate of the stream that lags, or raise max_skew_ms.",

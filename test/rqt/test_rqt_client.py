@@ -22,6 +22,7 @@ from reflex_ros.messages.raw import RawMessage
 from reflex_ros.rqt.board import SILENT_AFTER_S
 from reflex_ros.rqt.camera_feed import picture_of
 from reflex_ros.rqt.client import Client
+from reflex_ros.rqt.operator_state import operator_state
 from reflex_ros.rqt.panel_view import View
 
 
@@ -176,10 +177,19 @@ def test_where_no_episode_runs_and_no_node_is_there_nothing_is_sent_and_a_senten
         assert not view(lost).notice_ok
 
 
-def test_the_breaker_is_reset(scene: World, client: Client) -> None:
-    wait_for(lambda: client._triggers["reset_breaker"].service_is_ready(), "the service is there")
-    client.reset_breaker()
-    wait_for(lambda: view(client).notice == "reset breaker: the breaker was closed", "the answer is shown")
+def test_an_open_breaker_is_seen_and_reset(export_dir: ExportDir) -> None:
+    settings: dict[str, Any] = {"export_dir": str(export_dir("calm_raise")), "embodiment": "franka"}
+    with world(max_consecutive_crashes=2, **settings) as scene:
+        scene.activate()
+        scene.robot.next_chunk()
+        with client_of(scene) as client:
+            scene.robot.positions = list(BEYOND)
+            wait_for(lambda: operator_state(view(client)).word == "HOLDING", "the banner shows the hold")
+            wait_for(lambda: view(client).state == "degraded", "the breaker is open")
+            scene.robot.positions = list(HOME)
+            client.reset_breaker()
+            wait_for(lambda: view(client).state == "ready", "the model infers again")
+            assert view(client).notice_ok
 
 
 def test_a_compressed_camera_is_shown_too(export_dir: ExportDir) -> None:

@@ -84,7 +84,7 @@ def test_a_joint_that_stands_still_is_not_zoomed_into_its_noise() -> None:
 @pytest.mark.parametrize(
     ("bottom", "top", "digits"), [(-2.0, 1.0, 2), (0.16, 0.59, 2), (-0.003, 0.024, 3), (0.0, 500.0, 2)]
 )
-def test_the_ends_of_an_axis_can_be_told_apart(bottom: float, top: float, digits: int) -> None:
+def test_the_ends_of_an_axis_differ_in_print(bottom: float, top: float, digits: int) -> None:
     assert digits_of(bottom, top) == digits
     assert f"{bottom:.{digits}f}" != f"{top:.{digits}f}"
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ _PAIR = re.compile(rf"(.+?) and (.+?) apart: {NUMBER} (?:<|too near) {NUMBER} m$
 _NOT_FINITE = re.compile(r"non_finite_action: (\d+) ")
 _TRIPPED = re.compile(r"guard_tripped: (.*?)(?:: holding position)?$")
 
+_RATES = {
+    "velocity": "move at", "acceleration": "accelerate with", "speed": "move at", "turning": "turn at",
+}  # fmt: skip
 RANGE_ADVICE = (
     "If it repeats, check that the policy was trained on this robot and that its start pose is one it has seen;"
     " the range is that of the embodiment and the safety file."
@@ -74,7 +78,7 @@ def _in_range(found: re.Match[str], units: Mapping[str, str]) -> Explained:
     limit = "upper" if side == "above max" else "lower"
     word = "above" if side == "above max" else "below"
     where = f"{limit} limit{' of the workspace' if workspace else ''}"
-    text = f"{joint} wanted {_apart(value, bound, unit)} {word} its {where} ({_size(bound, unit)})"
+    text = f"{joint} would go {_apart(value, bound, unit)} {word} its {where} ({_size(bound, unit)})"
     return Explained(text, RANGE_ADVICE, joint)
 
 
@@ -88,7 +92,10 @@ def _outside(found: re.Match[str], units: Mapping[str, str]) -> Explained:
 
 def _rate(found: re.Match[str], _: Mapping[str, str]) -> Explained:
     joint, kind, value, limit, unit = found.groups()
-    text = f"{joint} {kind} {_size(value, unit)}, {_share(value, limit)} its limit ({_size(limit, unit)})"
+    verb = _RATES[kind]
+    text = (
+        f"{joint} would {verb} {_size(value, unit)}, {_share(value, limit)} its limit of {_size(limit, unit)}"
+    )
     return Explained(text, RATE_ADVICE, joint)
 
 
@@ -114,13 +121,13 @@ def _pair(found: re.Match[str], _: Mapping[str, str]) -> Explained:
 
 def _not_finite(found: re.Match[str], _: Mapping[str, str]) -> Explained:
     return Explained(
-        f"the model returned {found[1]} values that are no numbers: the robot holds", FINITE_ADVICE
+        f"The model returned {found[1]} values that are no numbers: the robot holds", FINITE_ADVICE
     )
 
 
 def _tripped(found: re.Match[str], _: Mapping[str, str]) -> Explained:
     reason = found[1].partition("consecutive_clamp_limit_exceeded: ")[2] or found[1]
-    return Explained(f"the guard tripped: {reason}", TRIPPED_ADVICE)
+    return Explained(f"The guard tripped: {reason}", TRIPPED_ADVICE)
 
 
 _WORDS = (
@@ -136,11 +143,13 @@ _WORDS = (
 
 
 def _apart(value: str, bound: str, unit: str) -> str:
-    return _size(f"{abs(float(value) - float(bound)):.6g}", unit)
+    apart = abs(float(value) - float(bound))
+    degrees = f" ({math.degrees(apart):.2g}°)" if unit == "rad" else ""
+    return f"{apart:.2g} {unit}".rstrip() + degrees
 
 
 def _size(value: str, unit: str) -> str:
-    return f"{float(value):.3g} {unit}".rstrip()
+    return f"{float(value):.4g} {unit}".rstrip()
 
 
 def _share(value: str, limit: str) -> str:
