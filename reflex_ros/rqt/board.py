@@ -38,6 +38,7 @@ from reflex_ros.rqt.panel_view import (
 SILENT_AFTER_S = 3.0  # status and /diagnostics come every second
 SECONDS_KEPT, EVENTS_KEPT, SLOT_LATENCIES = 300, 100, 200
 MOST_STREAMS = 16
+COUNTED_ON = 8  # of the newest events
 SOURCES = ("policy", "last known good", "cloud", "hold", "teleop")
 _WANTED = re.compile(rf"(.+?) (?:below min|above max): {NUMBER} [<>] ")
 
@@ -100,15 +101,14 @@ class Board:
                 self._count(message)
 
     def _note(self, line: str, chunk_id: int, now_s: float) -> None:
-        last = self._events[-1] if self._events else None
-        same = last is not None and last.line.partition(":")[0] == line.partition(":")[0]
+        """Append an event; one of the newest with the same cause is counted on, for several joints take turns."""
         words = explained(line, self._view.units)
-        count = last.count + 1 if same and last is not None else 1
-        event = GuardEvent(now_s, line, words.text, words.advice, chunk_id, count)
-        if same:
-            self._events[-1] = event
-        else:
-            self._events.append(event)
+        count = 1
+        for event in list(self._events)[-COUNTED_ON:]:
+            if event.line.partition(":")[0] == line.partition(":")[0]:
+                count = event.count + 1
+                self._events.remove(event)
+        self._events.append(GuardEvent(now_s, line, words.text, words.advice, chunk_id, count))
 
     def _time(self, latency_ms: float, source: str, now_s: float) -> None:
         second = int(now_s)

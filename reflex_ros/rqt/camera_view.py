@@ -6,6 +6,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
+from reflex_core.text.untrusted import escaped
 from reflex_ros.rqt.painting import painter_of, text_width, write
 from reflex_ros.rqt.panel_theme import widget_theme
 from reflex_ros.rqt.panel_view import Picture, View
@@ -44,7 +45,8 @@ class CameraView(QtWidgets.QWidget):
     def _caption(self, camera: str) -> tuple[str, bool]:
         """Return the caption of a camera, and whether it is a warning."""
         topic, picture = self._view.cameras.get(camera, ""), self._picture(camera)
-        where = f"{camera}   {topic}".rstrip()
+        camera = escaped(camera, 60)
+        where = f"{camera}   {escaped(topic, 100)}".rstrip()
         if picture is None:
             return f"{where}   no picture yet", True
         if picture.problem:
@@ -74,8 +76,8 @@ class CameraView(QtWidgets.QWidget):
         room = area.adjusted(0, 0, 0, -CAPTION)
         text, warning = self._caption(camera)
         shown = picture is not None and picture.pixels is not None
-        painter.fillRect(room, QtGui.QColor(theme.edge if shown else theme.ground))
         if not shown:
+            painter.fillRect(room, QtGui.QColor(theme.ground))
             missing = "no picture" if picture else "no picture yet"
             x = room.center().x() - text_width(self, missing) / 2
             write(painter, self, x, room.center().y(), missing, colour=theme.soft)

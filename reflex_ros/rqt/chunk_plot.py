@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from reflex_core.text.untrusted import escaped
 from reflex_ros.rqt.painting import level_line, painter_of, pen_of, text_width, write
 from reflex_ros.rqt.panel_theme import Theme, widget_theme
 from reflex_ros.rqt.panel_view import Chunk, View
@@ -16,6 +17,7 @@ from reflex_ros.rqt.scale import digits_of, shown_range
 
 PLOT_HEIGHT, HIGHEST = 62, 130  # pixels per joint
 TOP, GAP, TITLE, GUTTER = 42, 14, 17, 40
+MOST_JOINTS = 64
 NO_LIMIT = (float("-inf"), float("inf"))
 EXPLANATION = (
     "The rows of the newest chunk, as the guard let them through, one plot per joint, zoomed to the motion. The dot is the row due"
@@ -37,15 +39,17 @@ class ChunkPlot(QtWidgets.QWidget):
     def show_view(self, view: View, now_s: float) -> None:
         """Draw another moment."""
         self._view, self._now_s = view, now_s
-        dims = len(view.chunk.names) if view.chunk else 1
-        self.setMinimumHeight(TOP + ceil(dims / self.columns) * PLOT_HEIGHT)
+        self.setMinimumHeight(TOP + ceil(self._plots / self.columns) * PLOT_HEIGHT)
         self.update()
 
     @property
     def columns(self) -> int:
         """Return the number of plots in a row."""
-        dims = len(self._view.chunk.names) if self._view.chunk else 1
-        return 1 if dims < 4 else 2
+        return 1 if self._plots < 4 else 2
+
+    @property
+    def _plots(self) -> int:
+        return min(len(self._view.chunk.names), MOST_JOINTS) if self._view.chunk else 1
 
     def paintEvent(self, _: Any) -> None:  # noqa: N802  (Qt calls it so)
         """Qt asks for the picture."""
@@ -55,10 +59,10 @@ class ChunkPlot(QtWidgets.QWidget):
             painter.end()
             return
         self._title(painter, theme, chunk)
-        rows_of_plots = ceil(len(chunk.names) / self.columns)
+        rows_of_plots = ceil(self._plots / self.columns)
         width = (self.width() + GAP) / self.columns
         height = min((self.height() - TOP) / rows_of_plots, HIGHEST)
-        for column in range(len(chunk.names)):
+        for column in range(self._plots):
             down, across = divmod(column, self.columns)
             x, y = across * width, TOP + down * height
             area = QtCore.QRectF(x + GUTTER, y + TITLE, width - GAP - GUTTER, height - TITLE - 6)
@@ -110,7 +114,7 @@ class ChunkPlot(QtWidgets.QWidget):
         name, value, wanted = joint
         unit, digits = self._view.units.get(name, ""), digits_of(*shown)
         left, right, y = area.left() - GUTTER, area.right(), area.top() - 4
-        taken = write(painter, self, left, y, name, bold=True) + 8
+        taken = write(painter, self, left, y, escaped(name, 40), bold=True) + 8
         current = f"{value:+.{digits}f} {unit}".rstrip()
         x = right - write(painter, self, right, y, current, right=True, bold=True) - 8
         label = near if wanted is None else f"wanted {wanted:+.{digits}f}"

@@ -113,13 +113,16 @@ class Client:
 
     def instruct(self, text: str) -> None:
         """Publish an instruction on the node's topic. It is not latched: a node that starts later does not follow it."""
-        publisher = self._instruction
-        if publisher is None or publisher.get_subscription_count() == 0:
+        with self._lock:  # it may be replaced just now
+            publisher = self._instruction
+            sent = publisher is not None and publisher.get_subscription_count() > 0
+            if sent:
+                publisher.publish(String(data=text))
+        if not sent:
             self.board.notify(
                 f"instruction: {self._target} does not receive it; it is active once it serves", ok=False
             )
             return
-        publisher.publish(String(data=text))
         self.board.notify(f"instruction sent: {text}")
 
     def begin_episode(self) -> None:
@@ -211,11 +214,12 @@ class Client:
             validate_full_topic_name(topic)
         except InvalidTopicNameException:
             return
-        if self._instruction is not None:
-            self._node.destroy_publisher(self._instruction)
         # it does not match the node's subscription to latched publishers, which needs no warning: the other one receives it
         silent = PublisherEventCallbacks(use_default_callbacks=False)
-        self._instruction = self._node.create_publisher(String, topic, 10, event_callbacks=silent)
+        with self._lock:
+            if self._instruction is not None:
+                self._node.destroy_publisher(self._instruction)
+            self._instruction = self._node.create_publisher(String, topic, 10, event_callbacks=silent)
 
     def _request_parameters(self) -> None:
         if not self._getter.service_is_ready():

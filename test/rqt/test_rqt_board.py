@@ -247,8 +247,18 @@ def test_a_violation_is_kept_in_words_with_what_to_do() -> None:
     found.diagnostics(diagnosed("guard", elbow_range="-1 to 1 rad"), 0.0)
     found.chunk(chunk(guard_violations=["elbow above max: 1.25 > 1"]), 1.0)
     [event] = found.view(1.0).events
-    assert event.text == "elbow wanted 0.25 rad above its upper limit (1 rad)"
+    assert "elbow" in event.text
+    assert "0.25 rad" in event.text
+    assert "upper limit" in event.text
     assert event.advice
+
+
+def test_two_joints_that_take_turns_are_two_events_that_count() -> None:
+    found = board()
+    for number in range(5):
+        lines = ["elbow above max: 1.2 > 1", "wrist velocity: 3 > 2 rad/s"]
+        found.chunk(chunk(guard_violations=lines, chunk_id=number), float(number))
+    assert [(event.line, event.count) for event in found.view(5.0).events] == [(line, 5) for line in lines]
 
 
 def test_the_first_line_of_a_chunk_is_the_newest_event() -> None:
