@@ -10,6 +10,7 @@ from typing import Any
 from reflex_core.text.untrusted import escaped
 from reflex_ros.rqt.controls import PercentSlider
 from reflex_ros.rqt.labels import label, plain, set_text, text_list
+from reflex_ros.rqt.operator_state import FAILED, HOLDING, TRIPPED, operator_state
 from reflex_ros.rqt.panel_theme import widget_theme
 from reflex_ros.rqt.panel_view import GuardEvent, View
 from reflex_ros.rqt.qt import QtCore, QtGui, QtWidgets
@@ -30,7 +31,7 @@ class Details(QtWidgets.QTabWidget):
         """Create it. wall_s: seconds since 1970, for the times of events."""
         super().__init__()
         self.setDocumentMode(True)
-        self._wall_s = wall_s
+        self._wall_s, self._word = wall_s, ""
         self._shown_events: tuple[GuardEvent, ...] | None = None
         self.events, self.concerns = text_list("guard events", EVENTS), text_list("concerns", CONCERNS)
         self.addTab(self.events, "Guard")
@@ -75,6 +76,7 @@ class Details(QtWidgets.QTabWidget):
 
     def show_view(self, view: View, now_s: float) -> None:
         """Show another moment."""
+        self._turn_to(operator_state(view).word)
         self._show_events(view, now_s)
         self._show_concerns(view)
         self._show_counters(view)
@@ -84,6 +86,15 @@ class Details(QtWidgets.QTabWidget):
             self.blend.follow(view.blend)
         control, share = view.figures.control, view.figures.share
         set_text(self.control, f"{share} %, {plain(control)} commands" if control else "")
+
+    def _turn_to(self, word: str) -> None:
+        """Turn to the tab that explains a new state, from one of the two that do."""
+        if word == self._word:
+            return
+        self._word = word
+        explaining = {TRIPPED: self.events, HOLDING: self.concerns, FAILED: self.concerns}
+        if word in explaining and self.currentWidget() in (self.events, self.concerns):
+            self.setCurrentWidget(explaining[word])
 
     def _show_events(self, view: View, now_s: float) -> None:
         if view.events == self._shown_events:

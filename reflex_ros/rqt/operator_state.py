@@ -80,7 +80,7 @@ def _silent(view: View) -> OperatorState:
     check = "check that it runs, ROS_DOMAIN_ID and the network"
     if not view.ever:
         return OperatorState(NO_CONNECTION, f"Nothing was received from {view.node}.", f"{_capital(check)}.")
-    todo = f"What is below is old: {check}. Stop is tried all the same."
+    todo = f"What is below is old: {check}; STOP is still sent."
     return OperatorState(NO_CONNECTION, f"{view.node} has been silent for more than 3 s.", todo)
 
 

@@ -385,6 +385,20 @@ def test_concerns_are_listed_with_the_worst_on_top(scene: Scene) -> None:
     assert scene.panel.details.tabText(1) == "Concerns (1)"
 
 
+def test_the_tab_that_explains_a_new_state_comes_to_the_front_unless_another_is_read(scene: Scene) -> None:
+    details, held = scene.panel.details, {"holding": True, "hold_reason": "stale", "chunks_total": 1}
+    scene.hear(chunks_total=1)
+    assert details.currentWidget() is details.events
+    scene.hear(**held)
+    assert details.currentWidget() is details.concerns
+    details.setCurrentWidget(details.events)
+    scene.hear(**held)
+    assert details.currentWidget() is details.events, "only a new state turns to it"
+    details.setCurrentWidget(details.counters)
+    scene.hear(guard_tripped=True)
+    assert details.currentWidget() is details.counters
+
+
 def test_while_it_waits_the_checklist_names_the_topic_that_is_missing(scene: Scene) -> None:
     scene.hear(problem="camera_missing: no image from camera 'front' yet")
     scene.board.diagnostics(diagnosed("observations", **{"state age ms": "5"}), scene.now_s)
