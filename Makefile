@@ -194,6 +194,8 @@ $(STAMPS)/test: $(STAMPS)/build
 	@$(WITH_ROS) $(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(EXTRAS),test]'
 	@$(SYSTEM) qt $(RUN)
 	@requirements/debian.sh prometheus $(VENV)/debian usr/bin/promtool usr/bin/prometheus
+	@requirements/debian.sh prometheus-alertmanager $(VENV)/debian usr/bin/amtool usr/bin/prometheus-alertmanager \
+	  usr/share/prometheus/alertmanager/default.tmpl usr/share/prometheus/alertmanager/email.tmpl
 	@command -v systemd-analyze >/dev/null || requirements/debian.sh --with-needs systemd $(VENV)/systemd
 	@touch $@
 

@@ -13,7 +13,7 @@ from reflex_core.metrics.metrics import Metrics
 from reflex_core.metrics.smoothness_figures import SmoothnessFigures
 
 # What Prometheus adds to every series of ours: dashboards/prometheus.yml and robots.yml say so.
-TARGET_LABELS = {"job", "instance", "robot_id"}
+TARGET_LABELS = {"job", "instance", "robot_id", "cell"}
 BY_PROMETHEUS = {
     "up": TARGET_LABELS,
     "ALERTS": TARGET_LABELS | {"alertname", "alertstate", "severity"},

@@ -12,4 +12,4 @@ RULES = [
     for group in yaml.safe_load((DASHBOARDS / "alerts.yml").read_text(encoding="utf-8"))["groups"]
     for rule in group["rules"]
 ]
-RECORDED = {rule["record"]: {"robot_id", "instance"} for rule in RULES if "record" in rule}
+RECORDED = {rule["record"]: {"cell", "robot_id", "instance"} for rule in RULES if "record" in rule}
