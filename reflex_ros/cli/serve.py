@@ -28,9 +28,12 @@ from reflex_ros.sidecar.server_connections import connect_cloud, connect_remote
 
 log = logging.getLogger(__name__)
 
+# EX_CONFIG of sysexits.h: starting again cannot repair it, so that a service manager need not try (deploy/reflex.service)
+REFUSED = 78
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM. 0: stopped by a signal; 1: it could not serve; 2: a bad option."""
+    """Serve until SIGINT or SIGTERM. 0: stopped by a signal; 1: it could not serve; 2: a bad option; 78: bad settings or files."""
     own, ros_args = split_ros_args(sys.argv[1:] if argv is None else argv)
     options = parse(_parser(), own)
     no_ros, config = bool(options.pop("no_ros")), options.pop("config")
@@ -46,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         if settings.autostart or not over_ros:
             require_sound(settings)
     except ReflexError as error:
-        return _refuse(error, 1)
+        return _refuse(error, REFUSED)
     if over_ros:
         return _serve_ros(found)
     print(

@@ -152,7 +152,7 @@ def test_a_value_that_serve_would_refuse_is_refused_in_the_same_words(
 ) -> None:
     path = tmp_path / "arm.yaml"
     path.write_text(written)
-    assert main(["serve", "demo", "--no-ros", "--config", str(path)]) == 1
+    assert main(["serve", "demo", "--no-ros", "--config", str(path)]) == 78
     sentence = capsys.readouterr().err.removeprefix("reflex serve: ").rstrip("\n")
     status, found = judged(capsys, path)
     assert (status, found[str(path)]["verdict"]) == (1, REFUSED)

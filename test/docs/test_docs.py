@@ -215,7 +215,7 @@ def test_launch_arguments_in_the_readme_are_settings() -> None:
 
 def test_the_readme_serve_command_is_understood(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "reflex serve /path/to/export --embodiment franka --no-ros" in README
-    assert serve_main([str(tmp_path / "export"), "--embodiment", "franka", "--no-ros", "--port", "0"]) == 1
+    assert serve_main([str(tmp_path / "export"), "--embodiment", "franka", "--no-ros", "--port", "0"]) == 78
     assert "no such export directory" in capsys.readouterr().err
 
 

@@ -57,6 +57,6 @@ def test_shortened_options_are_refused_by_every_command(words: list[str], capsys
 @pytest.mark.parametrize(
     "words", [["--no-http"], ["--record-bag", "bags"], ["--cloud-fallback", "not a url"]]
 )
-def test_settings_that_serve_nothing_end_with_1(words: list[str], capsys: Output) -> None:
-    assert main(["serve", "demo", "--no-ros", *words]) == 1
+def test_settings_that_serve_nothing_end_with_78(words: list[str], capsys: Output) -> None:
+    assert main(["serve", "demo", "--no-ros", *words]) == 78
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -18,7 +18,8 @@ from debian_tools import systemd_analyze
 from repository import ROOT
 
 from reflex_core.settings.table import TABLE, settings_from
-from reflex_ros.cli.serve import _parser
+from reflex_ros.cli.serve import REFUSED, _parser
+from reflex_ros.cli.serve import main as serve_main
 
 DEPLOY = ROOT / "deploy"
 UNIT = (DEPLOY / "reflex.service").read_text(encoding="utf-8")
@@ -82,11 +83,47 @@ def test_the_unit_needs_a_key_beyond_loopback_and_takes_it_as_a_credential() -> 
     assert f"--api-key-file ${{CREDENTIALS_DIRECTORY}}/{loaded.split(':')[0]} " in command
 
 
-def test_the_unit_restarts_after_a_crash_and_not_after_a_bad_option_or_a_stop() -> None:
+def test_the_unit_restarts_after_a_crash_and_not_after_a_refusal_or_a_stop() -> None:
     found = service()
     assert found["Restart"] == ["on-failure"]
-    assert found["RestartPreventExitStatus"] == ["2"]
+    assert found["RestartPreventExitStatus"] == [f"2 {REFUSED}"]
     assert "WatchdogSec" not in found, "the server sends no heartbeat"
+
+
+def test_serve_ends_with_the_status_that_the_unit_does_not_restart_after(tmp_path: Path) -> None:
+    """With the unit's own options, but for the export, which is not there."""
+    verb, *arguments = commands()["reflex.service"]
+    assert verb == "serve"
+    arguments[arguments.index("--export-dir") + 1] = str(tmp_path / "gone")
+    assert serve_main(arguments) == REFUSED
+    assert str(REFUSED) in service()["RestartPreventExitStatus"][0].split()
+
+
+def test_the_limit_of_restarts_counts_also_where_a_policy_loads_for_long() -> None:
+    """The load may take load_timeout_s; in five times that systemd must not have forgotten the first failure."""
+    [hours] = re.findall(r"^StartLimitIntervalSec=(\d+)h$", UNIT, re.MULTILINE)
+    [burst] = re.findall(r"^StartLimitBurst=(\d+)$", UNIT, re.MULTILINE)
+    assert int(hours) * 3600 >= int(burst) * settings_from({}).load_timeout_s
+
+
+@pytest.mark.parametrize("example", ["reflex.service", "compose.yml"])
+def test_a_restart_does_not_set_the_robot_in_motion(example: str) -> None:
+    _, *arguments = commands()[example]
+    overrides = vars(_parser().parse_args(arguments))
+    assert overrides["await_goal"] is True
+
+
+def test_compose_restarts_what_monitors_for_ever_and_the_policy_a_few_times() -> None:
+    policies = {name: service["restart"] for name, service in COMPOSE["services"].items()}
+    assert policies.pop("reflex") == "on-failure:5"
+    assert set(policies.values()) == {"unless-stopped"}
+
+
+@pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
+def test_every_container_is_checked_and_has_time_to_start(name: str) -> None:
+    check = COMPOSE["services"][name]["healthcheck"]
+    assert {"test", "interval", "timeout", "start_period"} <= set(check)
+    assert int(check["start_period"].removesuffix("s")) >= 30
 
 
 def test_the_unit_writes_only_where_it_may() -> None:

@@ -191,5 +191,5 @@ def test_a_failed_inference_is_recorded_with_what_it_was_given(export_dir: Expor
 def test_without_ros_a_bag_is_refused_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["serve", "--no-ros", "--record-bag", str(tmp_path)]) == 1
+    assert main(["serve", "--no-ros", "--record-bag", str(tmp_path)]) == 78
     assert "--record-bag records what goes over ROS" in capsys.readouterr().err

@@ -115,7 +115,7 @@ def test_a_bad_export_ends_an_autostarted_process_with_one_sentence(
     (export / "model.onnx").unlink()
     process = serve(start, str(export), "--embodiment", "franka")
     _, output = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 78
     sentences = [line for line in output.splitlines() if line.startswith("reflex serve:")]
     assert len(sentences) == 1
     assert "model.onnx" in sentences[0]
