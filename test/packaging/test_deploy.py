@@ -215,9 +215,57 @@ def test_the_image_is_made_of_what_git_keeps() -> None:
 
 
 def test_the_image_installs_the_versions_that_were_tested() -> None:
-    installs = re.findall(r"pip install (.+)$", DOCKERFILE, re.MULTILINE)
-    assert len(installs) == 2
+    installs = re.findall(r"pip install (.+)$", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
+    assert len(installs) == 3
     for arguments in installs:
         assert "-c requirements/constraints.txt" in arguments
         for file in re.findall(r"-[cr] (\S+)", arguments):
             assert (ROOT / file).is_file(), file
+
+
+def runtime_step() -> str:
+    """The shell step of the Dockerfile that depends on RUNTIME, with a pip that prints its arguments."""
+    [step] = re.findall(r"^RUN (case .+? esac)$", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
+    return step.replace("/opt/reflex/bin/pip", "echo pip")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "status", "output"),
+    [
+        ("cpu", 0, ""),
+        (
+            "gpu",
+            0,
+            "pip install --no-cache-dir -c requirements/constraints.txt onnxruntime-gpu[cuda,cudnn]\n",
+        ),
+        ("banana", 1, ""),
+    ],
+)
+def test_the_image_for_a_gpu_brings_the_libraries_of_cuda_and_another_runtime_is_refused(
+    runtime: str, status: int, output: str
+) -> None:
+    command = ["sh", "-euc", runtime_step()]
+    done = subprocess.run(
+        command, env={**os.environ, "RUNTIME": runtime}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (status, output)
+    assert done.stderr == ("RUNTIME=banana is not known; take cpu or gpu.\n" if status else "")
+
+
+def test_a_runtime_of_the_image_is_an_extra_of_the_package() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert '".[$RUNTIME,ros]"' in DOCKERFILE
+    assert all(re.search(rf"^{extra} = ", pyproject, re.MULTILINE) for extra in ("cpu", "gpu", "ros"))
+
+
+def test_the_gpu_override_serves_as_the_example_does_and_reserves_a_gpu() -> None:
+    override = yaml.safe_load((DEPLOY / "compose.gpu.yml").read_text(encoding="utf-8"))["services"]
+    assert set(override) == {"reflex"}
+    example = COMPOSE["services"]["reflex"]
+    assert override["reflex"]["command"] == [*example["command"], "--device", "cuda"]
+    assert override["reflex"]["build"] == {"args": {"RUNTIME": "gpu"}}
+    assert override["reflex"]["image"] != example["image"]
+    [device] = override["reflex"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "nvidia"
+    assert "gpu" in device["capabilities"]
+    assert "restart" not in override["reflex"], "the restart policy of the example counts"

@@ -11,7 +11,7 @@ from rules import DASHBOARDS
 BOARDS = {
     name: json.loads((DASHBOARDS / f"{name}.json").read_text(encoding="utf-8")) for name in ("fleet", "robot")
 }
-MACROS = {"$__rate_interval": "5m", "$__range": "1h"}
+MACROS = {"$__rate_interval": "5m", "$__range": "1h", "$top": "10"}
 
 
 def shown(name: str) -> list[dict[str, Any]]:
