@@ -173,6 +173,8 @@ def test_prometheus_and_grafana_find_their_files_in_the_container() -> None:
     scrape = yaml.safe_load((ROOT / "dashboards" / "prometheus.yml").read_text(encoding="utf-8"))
     [configured] = [part for part in services["prometheus"]["command"] if part.startswith("--config.file=")]
     folder = Path(configured.split("=")[1]).parent
+    [routes] = [part for part in services["alertmanager"]["command"] if part.startswith("--config.file=")]
+    assert routes.split("=")[1] in mounted
     wanted = [*scrape["rule_files"], *scrape["scrape_configs"][0]["file_sd_configs"][0]["files"]]
     assert {str(folder / name) for name in wanted} <= mounted
     provider = yaml.safe_load((DEPLOY / "grafana" / "dashboards.yml").read_text(encoding="utf-8"))
@@ -180,12 +182,17 @@ def test_prometheus_and_grafana_find_their_files_in_the_container() -> None:
     assert {str(boards / name) for name in ("fleet.json", "robot.json")} <= mounted
 
 
-def test_grafana_asks_the_prometheus_of_the_example() -> None:
-    [source] = yaml.safe_load((DEPLOY / "grafana" / "datasource.yml").read_text(encoding="utf-8"))[
+def test_grafana_asks_prometheus_and_alertmanager_of_the_example_and_prometheus_sends_alerts_there() -> None:
+    sources = yaml.safe_load((DEPLOY / "grafana" / "datasource.yml").read_text(encoding="utf-8"))[
         "datasources"
     ]
-    address = source["url"].removeprefix("http://")
-    assert f"--web.listen-address={address}" in COMPOSE["services"]["prometheus"]["command"]
+    addresses = {source["type"]: source["url"].removeprefix("http://") for source in sources}
+    assert set(addresses) == {"prometheus", "alertmanager"}
+    for name, address in addresses.items():
+        assert f"--web.listen-address={address}" in COMPOSE["services"][name]["command"]
+    scrape = yaml.safe_load((ROOT / "dashboards" / "prometheus.yml").read_text(encoding="utf-8"))
+    [manager] = scrape["alerting"]["alertmanagers"]
+    assert manager["static_configs"] == [{"targets": [addresses["alertmanager"]]}]
 
 
 def test_nothing_of_the_example_listens_beyond_loopback() -> None:
