@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +20,8 @@ import yaml
 from asking import act
 from debian_tools import amtool
 from http_client import wait_for
-from monitoring import alertmanager_sending_to, filled_in, prometheus_of
+from monitoring import MANAGER_ADDRESS, alertmanager_sending_to, filled_in, prometheus_of
+from repository import ROOT
 from rules import DASHBOARDS, RULES
 from servers import Server
 
@@ -31,7 +34,7 @@ SEVERITY = {rule["alert"]: rule["labels"]["severity"] for rule in RULES if "aler
 
 def run_amtool(*arguments: str) -> str:
     done = subprocess.run(
-        [amtool(), *arguments], capture_output=True, text=True, timeout=60, check=False,
+        [amtool(), *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -153,6 +156,23 @@ def test_a_tripped_guard_and_then_a_robot_that_is_gone_reach_the_person_on_call(
         ]
         assert {alert["labels"]["robot_id"] for alert in down} == {"arm-7"}, "the other robot answers"
         assert watcher.ask('up{robot_id="arm-8"}')[0]["value"][1] == "1"
+
+
+def test_the_commands_of_the_fleet_page_check_the_file_and_silence_a_cell(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "fleet.md").read_text(encoding="utf-8")
+    check, silence = re.findall(r"^amtool (.+)$", page, re.MULTILINE)
+    assert "SUCCESS" in run_amtool(*shlex.split(check))
+    with webhook() as inbox, alertmanager_sending_to(inbox.url, tmp_path) as manager:
+        run_amtool(*shlex.split(silence.replace(MANAGER_ADDRESS, manager.address)))
+        fire(
+            manager.address,
+            [("ReflexRobotDown", {"robot_id": "arm-7", "cell": cell}) for cell in ("north", "south")],
+        )
+        wait_for(lambda: inbox.named("/page", "ReflexRobotDown", "firing"))
+        wait_for(
+            lambda: manager.alerts(cell="north") and manager.alerts(cell="north")[0]["status"]["silencedBy"]
+        )
+        assert {one["labels"]["cell"] for _, sent in inbox.messages for one in sent["alerts"]} == {"south"}
 
 
 def test_what_follows_from_another_alert_is_shown_and_not_sent(tmp_path: Path) -> None:
