@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from domains import free_domain
-from exports import write_tokenizer
-from graphs import BOOL, FLOAT, INT64, Graph, loop, targeted
+from foreign_export import foreign_export
 from launch_double import Context, described
 from rerun_files import opens_in_rerun
 from robot_commands import Graph as NodeGraph
@@ -25,6 +24,7 @@ from ros_world import REACH_HOME, Robot, Spinner, wait_for
 from sensor_msgs.msg import Image
 from trajectory_msgs.msg import JointTrajectory
 from tutorial import ROBOT, TUTORIALS, Block, blocks, reader
+from walk_pages import INSTALL
 from urdfs import urdf
 
 from reflex_core.doctor.export_files import hashes
@@ -35,7 +35,14 @@ from reflex_ros.node.node import ReflexNode
 from reflex_ros.node.subscriptions import SENSOR
 
 # the last one is followed in test/export, as it needs torch and LeRobot
-PAGES = ["first_robot", "bring_your_export", "ab_rollout", "from_trace_to_fix", "from_lerobot_checkpoint"]
+PAGES = [
+    "first_robot",
+    "bring_your_export",
+    "ab_rollout",
+    "from_trace_to_fix",
+    "without_ros",
+    "from_lerobot_checkpoint",
+]
 CAMERA, CONTROLLER = "/camera/color/image_raw", "/joint_trajectory_controller/joint_trajectory"
 
 
@@ -46,30 +53,18 @@ def test_from_trace_to_fix(tmp_path: Path) -> None:
     assert opens_in_rerun(tmp_path / "grasp.rrd")
 
 
+def test_without_ros(tmp_path: Path) -> None:
+    with reader(tmp_path) as tutorial:
+        tutorial.follow([block for block in blocks("without_ros") if block.kind != INSTALL])
+        assert "[PASS]" in tutorial.printed
+
+
 def test_ab_rollout(tmp_path: Path) -> None:
     with reader(tmp_path) as tutorial:
         tutorial.follow(blocks("ab_rollout"))
         assert '"split":50' in tutorial.printed.replace(" ", ""), "rolled back"
     report = json.loads((tmp_path / "report.json").read_text())
     assert {slot["episodes"] > 0 for slot in report["slots"].values()} == {True}
-
-
-def foreign_export(path: Path) -> None:
-    """The graph and the tokenizer of an export with unknown names; the page describes it."""
-    graph, size, tokens = Graph(), 32, 16
-    image = graph.input("observation.images.top", FLOAT, [1, 3, size, size])
-    words = graph.input("tokens", INT64, [1, tokens])
-    heard = graph.to(graph.input("token_mask", BOOL, [1, tokens]), FLOAT)
-    spoken = graph.op("Mul", graph.to(words, FLOAT), heard)
-    instruction = graph.shaped(graph.mean(spoken, 1), 1, 1)
-    state = graph.input("observation.state", FLOAT, [1, 7])
-    noise = graph.input("noise", FLOAT, [1, 50, 7])
-    goal = targeted(graph, [(graph.mean(image, 2, 3), 3), (instruction, 1), (state, 7)], 7)
-    graph.output(loop(graph, noise, goal), "action", FLOAT, [1, 50, 7])
-    path.mkdir()
-    graph.save(path / "model.onnx")
-    write_tokenizer(path)
-    (path / "tokenizer" / "tokenizer.json").rename(path / "tokenizer.json")
 
 
 def test_bring_your_export(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_every_page_names_its_licence() -> None:
     bare = [
         name_of(path)
         for path in sorted(found | set(ROOT.glob("*.md")))
-        if not path.read_text(encoding="utf-8").startswith("<!-- SPDX-License-Identifier: Apache-2.0 -->\n")
+        if not path.read_text(encoding="utf-8").startswith("<!-- SPDX-License-Identifier: Apache-2.0 -->")
     ]
     assert bare == []
 

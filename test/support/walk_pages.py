@@ -24,6 +24,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
     *sorted((ROOT / "docs" / "how-to").glob("*.md")),
+    ROOT / "docs" / "reference" / "features.md",
 ]
 
 INSTALL = "bash install"  # needs the network, which the other commands do not get
@@ -39,12 +40,12 @@ REASONS = {
     "lerobot": "needs torch and LeRobot; test/export follows the page in .venv-export (make test-export)",
     "package": "needs a package that another program wrote; test/exporting imports some",
     "upgrade": "needs files of an earlier version; test/docs/test_upgrade_page.py follows the page",
-    "example": "shows the form of a command whose folders are the reader's own",
     "training": "trains for hours",
     "apt": "installs with apt, or needs the ROS 2 of apt",
 }
-# programs that are not here, by name, each with a key of REASONS
+# commands that do not run here, by how they begin, each with a key of REASONS
 NOT_HERE = {
+    "make test": "itself",
     "hf": "elsewhere",
     "promtool": "apt",
     "ros2": "robot",
@@ -78,7 +79,7 @@ class Step:
         code = re.sub(r"^\$ ", "", self.block.code, flags=re.MULTILINE)
         if "<<" in code:
             return code
-        return "".join(line for line in logical_lines(code) if program(line) not in NOT_HERE)
+        return "".join(line for line in logical_lines(code) if not not_here(line))
 
     @property
     def listed(self) -> list[str]:
@@ -89,8 +90,8 @@ class Step:
             return ["robot"]
         if self.reason:
             return [self.reason]
-        programs = () if "<<" in self.block.code else map(program, logical_lines(self.block.code))
-        return [NOT_HERE[name] for name in programs if name in NOT_HERE]
+        lines = [] if "<<" in self.block.code else logical_lines(self.block.code)
+        return [key for key in map(not_here, lines) if key]
 
 
 def steps(text: str) -> list[Step]:
@@ -106,7 +107,9 @@ def steps(text: str) -> list[Step]:
         if not words:
             kind, code = match["kind"].strip(), match["code"]
             if kind not in COMMANDS | FILES | {OUTPUT}:
-                raise ValueError(f"a block is labelled `{kind}`: commands are `bash`, what they print is `text`")
+                raise ValueError(
+                    f"a block is labelled `{kind}`: commands are `bash`, what they print is `text`"
+                )
             why = reason or rest
             block = Block(kind, code, text[at : match.start()])
             found.append(Step(block, () if why else places, why, beside))
@@ -140,7 +143,7 @@ def logical_lines(code: str) -> list[str]:
     return re.findall(r"(?:[^\n]*\\\n)*[^\n]*\n", code)
 
 
-def program(line: str) -> str:
-    """Return the name of the program that a line starts, behind its variables; empty for a comment."""
-    found = re.match(r"\s*(?:\$ )?(?:\w+=\S* )*([\w./-]+)", line)
-    return found[1] if found else ""
+def not_here(line: str) -> str:
+    """Return the reason, a key of REASONS, why a line does not run anywhere; empty where it does."""
+    command = re.sub(r"^\s*(?:\$ )?(?:\w+=\S* )*", "", line)
+    return next((key for begin, key in NOT_HERE.items() if f"{command.strip()} ".startswith(f"{begin} ")), "")

@@ -30,13 +30,17 @@ CURL = "fail-with-body\nno-progress-meter\n"  # a reply that is an error fails t
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a reader stands. before: what they ran in this shell to have `reflex`, as the README says."""
+    """Where a reader stands.
+
+    before: what they ran in this shell to have `reflex`, as the README says. done: lines that were run to get here.
+    """
 
     name: str
     folder: Path
     home: Path
     before: str
     variables: dict[str, str] = field(default_factory=dict)
+    done: tuple[str, ...] = ()
 
     def environment(self, *, at_home: bool = False) -> dict[str, str]:
         """Return the variables of a shell. at_home: with a home folder of its own, not where pip is configured."""
@@ -94,9 +98,13 @@ def workspace(root: Path) -> Place:
     variables = ros if os.environ.get("ROS_DISTRO") else wheels
     variables |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
     place = Place("workspace", root / "ws", home(root / "home"), "", variables)
-    install(place, printed_in_readme("colcon build --packages-select reflex_ros"), sourced=False)
-    sourced = printed_in_readme("source install/setup.bash").replace("install", str(root / "ws" / "install"))
-    return Place("workspace", clone, place.home, sourced, variables)
+    build, source = (
+        printed_in_readme("colcon build --packages-select reflex_ros"),
+        printed_in_readme("source install/setup.bash"),
+    )
+    install(place, build, sourced=False)
+    sourced = source.replace("install", str(root / "ws" / "install"))
+    return Place("workspace", clone, place.home, sourced, variables, done=(build, source))
 
 
 def ros_free(root: Path) -> Place:

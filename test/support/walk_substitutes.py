@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from foreign_export import foreign_export
 from urdfs import urdf
 
 from reflex_core.files.share import embedded_policy
@@ -63,6 +64,7 @@ SUBSTITUTES = (
     Substitute("robot.urdf"),
     Substitute("robot_limits.json"),
     Substitute("./v1"),
+    Substitute("other/"),
     Substitute("grasp.jsonl.gz", walk=RECORDED),
     Substitute("traces/", walk=RECORDED),
 )
@@ -74,11 +76,15 @@ def make(word: str, folder: Path) -> None:
         urdf(folder).rename(folder / word)
     elif word == "robot_limits.json":
         names = [f"panda_joint{number}" for number in range(1, 8)]
-        (folder / word).write_text(f'{{"joint_names": {names}, "velocity_max": {[1.0] * 7}}}'.replace("'", '"'))
+        (folder / word).write_text(
+            f'{{"joint_names": {names}, "velocity_max": {[1.0] * 7}}}'.replace("'", '"')
+        )
     elif word == "my_robot.json":
         shutil.copy(embedded_policy() / "embodiment.json", folder / word)
     elif word == "my_robot.yaml":
         (folder / word).write_text(f"export_dir: {REACH}\ndeadline_ms: 200\n")
+    elif word == "other/":
+        foreign_export(folder / "other")
     elif word in ("EXPORT", "my_export", "./v1"):
         for name in {"EXPORT": ["export"], "my_export": ["my_export"], "./v1": ["v1", "v2"]}[word]:
             shutil.copytree(embedded_policy(), folder / name, dirs_exist_ok=True)

@@ -99,10 +99,11 @@ class Walker:
         return not re.search(rf"(?:^cp .* |--output |> ?|--record ){re.escape(word.rstrip('/'))}/?$|--record {re.escape(word.rstrip('/'))}\b", first)  # fmt: skip
 
     def _do(self, step: Step) -> None:
-        code = step.commands
+        self.ran.append(step.commands)
+        lines = step.commands.splitlines(keepends=True)
+        code = "".join(line for line in lines if line.strip() not in self.place.done)
         for each in SUBSTITUTES:
             code = code.replace(each.word, each.replacement or each.word)
-        self.ran.append(code)
         if step.block.kind == INSTALL:
             install(self.place, code)
             return

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from repository import ROOT
 from tutorial import Block
-from walk_pages import PAGES, PLACES, Step, page_steps, walks
+from walk_pages import Step, page_steps, walks
 from walk_places import PLACES as MAKES
 from walk_places import Place, alone, home
-from walker import walker
+from walker import Walker, walker
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +32,7 @@ WALKS = [pytest.param(place, page, id=f"{place}-{page.stem}") for place, page in
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("place", "page"), WALKS)
-def test_the_page_holds(
-    place: str, page: Path, places: Callable[[str], Place], tmp_path: Path
-) -> None:
+def test_the_page_holds(place: str, page: Path, places: Callable[[str], Place], tmp_path: Path) -> None:
     with alone() as enter, walker(places(place), enter, tmp_path) as reader:
         reader.walk(page_steps(page))
     assert reader.ran
@@ -54,8 +50,6 @@ def here(kind: str, code: str, before: str = "") -> Step:
 
 
 def test_a_command_that_fails_and_output_that_differs_are_found(empty: Place, tmp_path: Path) -> None:
-    from walker import Walker
-
     reader = Walker(empty, [], tmp_path)
     reader.walk([here("bash", "echo one two; echo three\n"), here("text", "one...\nthree\n")])
     assert reader.ran == ["echo one two; echo three\n"]
@@ -69,8 +63,10 @@ def test_a_command_that_fails_and_output_that_differs_are_found(empty: Place, tm
 
 
 def test_a_file_is_saved_under_the_name_that_the_text_says(empty: Place, tmp_path: Path) -> None:
-    from walker import Walker
-
     Walker(empty, [], tmp_path).walk(
-        [here("python", "print(6 * 7)\n", "Save as `a.py`:\n\n"), here("bash", "python3 a.py\n"), here("text", "42\n")]
+        [
+            here("python", "print(6 * 7)\n", "Save as `a.py`:\n\n"),
+            here("bash", "python3 a.py\n"),
+            here("text", "42\n"),
+        ]
     )
