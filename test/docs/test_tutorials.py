@@ -24,8 +24,8 @@ from ros_world import REACH_HOME, Robot, Spinner, wait_for
 from sensor_msgs.msg import Image
 from trajectory_msgs.msg import JointTrajectory
 from tutorial import ROBOT, TUTORIALS, Block, blocks, reader
-from walk_pages import INSTALL
 from urdfs import urdf
+from walk_pages import INSTALL
 
 from reflex_core.doctor.export_files import hashes
 from reflex_core.doctor.finding import OK

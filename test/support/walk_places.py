@@ -91,20 +91,25 @@ def checkout(root: Path) -> Place:
 
 
 def workspace(root: Path) -> Place:
-    """A colcon workspace. The ROS that is sourced there is the one of this environment."""
-    clone = fresh_clone(root / "ws" / "src" / "reflex_ros")
-    wheels = {"AMENT_PREFIX_PATH": sys.prefix, "CMAKE_PREFIX_PATH": sys.prefix}
-    ros = {name: value for name, value in os.environ.items() if name.startswith(("AMENT_", "CMAKE_", "LD_LIB", "PYTHONPATH", "ROS_DISTRO"))}  # fmt: skip
-    variables = ros if os.environ.get("ROS_DISTRO") else wheels
-    variables |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    """A colcon workspace. The ROS that is sourced there is the one of this environment; colcon is the one of its users."""
+    clone, tools = fresh_clone(root / "ws" / "src" / "reflex_ros"), root / "colcon"
+    sourced = ("AMENT_", "CMAKE_", "LD_LIBRARY_PATH", "PYTHONPATH", "ROS_DISTRO")
+    variables = {name: value for name, value in os.environ.items() if name.startswith(sourced)}
+    if not os.environ.get("ROS_DISTRO"):
+        variables = {"AMENT_PREFIX_PATH": sys.prefix, "CMAKE_PREFIX_PATH": sys.prefix}
+    first = [str(root / "bin"), str(Path(sys.executable).parent)]
+    variables |= {"PATH": os.pathsep.join([*first, os.environ["PATH"]])}
     place = Place("workspace", root / "ws", home(root / "home"), "", variables)
+    (root / "bin").mkdir()
+    (root / "bin" / "colcon").symlink_to(tools / "bin" / "colcon")  # its Python is not the one of ROS
+    install(place, f"python3 -m venv {tools} && {tools}/bin/pip install -q colcon-common-extensions")
     build, source = (
         printed_in_readme("colcon build --packages-select reflex_ros"),
         printed_in_readme("source install/setup.bash"),
     )
-    install(place, build, sourced=False)
-    sourced = source.replace("install", str(root / "ws" / "install"))
-    return Place("workspace", clone, place.home, sourced, variables, done=(build, source))
+    install(place, build)
+    before = source.replace("install", str(root / "ws" / "install"))
+    return Place("workspace", clone, place.home, before, variables, done=(build, source))
 
 
 def ros_free(root: Path) -> Place:

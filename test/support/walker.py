@@ -67,6 +67,9 @@ class Walker:
         """
         here = [step for step in found if self.place.name in step.places]
         self._prepare(here)
+        self._follow(found, here)
+
+    def _follow(self, found: list[Step], here: list[Step]) -> None:
         after_a_command = False
         for step in found:
             if "Ctrl-C" in step.block.before:
@@ -88,15 +91,16 @@ class Walker:
         for each in SUBSTITUTES:
             if self._first_is_ours(each.word, code, made):
                 if each.walk and not (self.place.folder / each.word).exists():
-                    self.walk([Step(step.block, (self.place.name,)) for step in steps(each.walk)])
+                    self._follow(recorded := steps(each.walk), recorded)
                 make(each.word, self.place.folder)
 
     def _first_is_ours(self, word: str, code: str, made: set[str]) -> bool:
         """True where a page names something that none of its own commands makes."""
         if word not in code or word in made:
             return False
-        first = next(line for line in code.splitlines() if word in line)
-        return not re.search(rf"(?:^cp .* |--output |> ?|--record ){re.escape(word.rstrip('/'))}/?$|--record {re.escape(word.rstrip('/'))}\b", first)  # fmt: skip
+        until = code[: code.index(word) + len(word)]
+        name = re.escape(word.rstrip("/"))
+        return not re.search(rf"^cp .* {name}/?$|(?:--output|--record|>) ?{name}\b", until, re.MULTILINE)
 
     def _do(self, step: Step) -> None:
         self.ran.append(step.commands)
