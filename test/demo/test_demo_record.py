@@ -142,7 +142,7 @@ def test_nothing_is_recorded_unless_it_is_asked_for() -> None:
 def walk_through() -> list[str]:
     """The code of the page's walk-through, block after block."""
     page = (ROOT / "docs" / "how-to" / "replay.md").read_text(encoding="utf-8")
-    return re.findall(r"^```\w*\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return re.findall(r"^```[\w ]*\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
 
 
 def test_the_walk_through_from_a_bad_grasp_leads_to_a_failing_test(

@@ -43,6 +43,11 @@ REASONS = {
     "training": "trains for hours",
     "apt": "installs with apt, or needs the ROS 2 of apt",
 }
+# what a page asks for in words, as a command
+SENTENCES = {
+    "needs matplotlib": "pip install 'reflex_ros[plot]'",
+    "the test pytest": "pip install pytest",
+}
 # commands that do not run here, by how they begin, each with a key of REASONS
 NOT_HERE = {
     "make test": "itself",
@@ -128,6 +133,12 @@ def steps(text: str) -> list[Step]:
 def page_steps(page: Path) -> list[Step]:
     """Return the blocks of a page of the repository in order."""
     return steps(page.read_text(encoding="utf-8"))
+
+
+def needs(text: str) -> list[str]:
+    """Return what the sentences of a page have a reader install, as commands."""
+    inline = re.findall(r"`(pip install (?:pytest|'reflex_ros\[\w+\]'))`", text)
+    return sorted({*inline, *(command for words, command in SENTENCES.items() if words in text)})
 
 
 def walks() -> Iterator[tuple[str, Path]]:

@@ -22,8 +22,8 @@ RECORDED = """
 reflex serve models/reach_panda --no-ros --record given --record-images full
 ```
 ```bash
-for red in 60 90; do
-  pixels=$(printf "%${red}s" | cat - /dev/zero | head -c 150528 | base64 -w0)
+for grey in 140 170; do
+  pixels=$(head -c 150528 /dev/zero | tr '\\000' "\\\\$grey" | base64 -w0)
   echo '{"images": {"camera": {"data": "'$pixels'", "encoding": "rgb8", "height": 224, "width": 224}},
     "state": [0, 0.2, 0, -2.4, 0, 2.6, 0.8], "instruction": "reach the red block", "episode_id": "given"}' >request.json
   curl -o reply.json localhost:8000/act -d @request.json
@@ -88,6 +88,9 @@ def make(word: str, folder: Path) -> None:
     elif word in ("EXPORT", "my_export", "./v1"):
         for name in {"EXPORT": ["export"], "my_export": ["my_export"], "./v1": ["v1", "v2"]}[word]:
             shutil.copytree(embedded_policy(), folder / name, dirs_exist_ok=True)
+        if word == "EXPORT":  # a manifest that is there is not replaced
+            for name in ("VERIFICATION.md", "parity.npz"):
+                (folder / "export" / name).unlink()
     elif word in ("FOLDER", "SEEN", "MOVED"):
         observations(folder / ("moved" if word == "MOVED" else "seen"), column=66 if word == "MOVED" else 60)
 

@@ -37,9 +37,9 @@ class Server:
 
     @property
     def port(self) -> str:
-        """The port of the last address in its output; empty before there is one."""
-        found = re.findall(r"http://[\w.]+:(\d+)", self.printed)
-        return found[-1] if found else ""
+        """The port of the first address of this machine in its output; empty before there is one."""
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.printed)
+        return found[1] if found else ""
 
     def end(self) -> None:
         """Ctrl-C, which it must take without a traceback."""

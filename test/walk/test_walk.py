@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from tutorial import Block
-from walk_pages import Step, page_steps, walks
+from walk_pages import WORKSPACE, Step, needs, page_steps, walks
 from walk_places import PLACES as MAKES
-from walk_places import Place, alone, home
+from walk_places import Place, alone, home, install
 from walker import Walker, walker
 
 
@@ -33,6 +33,8 @@ WALKS = [pytest.param(place, page, id=f"{place}-{page.stem}") for place, page in
 @pytest.mark.slow
 @pytest.mark.parametrize(("place", "page"), WALKS)
 def test_the_page_holds(place: str, page: Path, places: Callable[[str], Place], tmp_path: Path) -> None:
+    for command in needs(page.read_text(encoding="utf-8")) if place != WORKSPACE else ():
+        install(places(place), command)
     with alone() as enter, walker(places(place), enter, tmp_path) as reader:
         reader.walk(page_steps(page))
     assert reader.ran

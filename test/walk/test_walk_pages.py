@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 from repository import ROOT
-from walk_pages import COMMANDS, NOT_HERE, PAGES, PLACES, REASONS, Step, page_steps, steps, walks
+from walk_pages import (
+    COMMANDS,
+    INSTALL,
+    NOT_HERE,
+    PAGES,
+    PLACES,
+    REASONS,
+    WORKSPACE,
+    Step,
+    needs,
+    page_steps,
+    steps,
+    walks,
+)
 from walk_substitutes import SUBSTITUTES
 
 
@@ -27,6 +40,24 @@ def test_readme_and_tutorials_are_walked_in_every_place() -> None:
     assert tutorials - {name for _, name in found} <= {"from_lerobot_checkpoint"}
     for place in PLACES:
         assert {name for where, name in found if where == place} & tutorials, place
+
+
+def test_nothing_is_installed_into_the_environment_of_the_tests() -> None:
+    """The workspace is on the ROS that the tests run with."""
+    for page in PAGES:
+        for step in page_steps(page):
+            assert step.block.kind != INSTALL or WORKSPACE not in step.places, page.name
+
+
+def test_what_a_page_has_a_reader_install_is_found() -> None:
+    text = (
+        "With `pip install 'reflex_ros[view]'`; `--plot` needs matplotlib, the test pytest; `pip install .`"
+    )
+    assert needs(text) == [
+        "pip install 'reflex_ros[plot]'",
+        "pip install 'reflex_ros[view]'",
+        "pip install pytest",
+    ]
 
 
 def test_every_reason_and_every_substitute_is_used() -> None:
