@@ -64,9 +64,12 @@ def vocabulary() -> dict[str, int]:
     return {word: index for index, word in enumerate((PAD, UNKNOWN, *sorted(words)))}
 
 
-def build_tokenizer() -> Tokenizer:
-    """A word-level tokenizer that neither cuts nor pads: the server does, and reports what it cut."""
-    tokenizer = Tokenizer(models.WordLevel(vocabulary(), unk_token=UNKNOWN))
+def build_tokenizer(words: dict[str, int] | None = None) -> Tokenizer:
+    """A word-level tokenizer that neither cuts nor pads: the server does, and reports what it cut.
+
+    words: the vocabulary, that of the reaching policy by default.
+    """
+    tokenizer = Tokenizer(models.WordLevel(words or vocabulary(), unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("[^a-z]+"), "removed")
     tokenizer.add_special_tokens([PAD, UNKNOWN])

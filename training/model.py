@@ -55,7 +55,7 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, bias: Tensor, past_key: Tensor | None = None, past_value: Tensor | None = None
+        self, x: Tensor, bias: Tensor | None, past_key: Tensor | None = None, past_value: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         normed = self.attention_norm(x)
         query, key, value = (self._heads(layer(normed)) for layer in (self.query, self.key, self.value))

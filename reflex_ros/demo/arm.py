@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
@@ -23,17 +24,23 @@ def build_model() -> Any:
         (assets / "scene.xml").read_text(encoding="utf-8"),
         include={"panda.xml": (assets / "panda.xml").read_bytes()},
     )
+    add_meshes(spec)
+    return spec.compile()
+
+
+def add_meshes(spec: Any, wanted: Callable[[str], bool] = lambda _: True) -> None:
+    """Add the arm's meshes whose names are wanted to a mujoco.MjSpec, from this package's assets."""
+    assets = resources.files("reflex_ros.demo") / "assets"
     with (assets / "panda_meshes.npz").open("rb") as file, np.load(file) as arrays:
         for key in arrays.files:
             name, _, kind = key.partition(".")
-            if kind != "vertices_m":
+            if kind != "vertices_m" or not wanted(name):
                 continue
             mesh = spec.add_mesh(name=name)
             mesh.uservert = arrays[key].astype(np.float64).ravel()
             mesh.userface = arrays[f"{name}.faces"].astype(np.int32).ravel()
             # Decimation leaves open surfaces, and these meshes carry no mass.
             mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
-    return spec.compile()
 
 
 class Arm:

@@ -84,8 +84,11 @@ class CameraRenderer:
         self._draw_context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._draw_context)
 
-    def render(self, data: Any, camera_name: str, width: int, height: int) -> NDArray[np.uint8]:
-        """Return uint8 [height, width, 3] RGB, top row first."""
+    def render(
+        self, data: Any, camera_name: str, width: int, height: int, *, shadows: bool = False
+    ) -> NDArray[np.uint8]:
+        """Return uint8 [height, width, 3] RGB, top row first; shadows: of the model's lights that cast them."""
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
         if not (0 < width <= self.max_size[0] and 0 < height <= self.max_size[1]):
             raise ValueError(
                 f"Image size {width}x{height} is outside 1x1..{self.max_size[0]}x{self.max_size[1]}."
