@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated robot and the policy node: `ros2 launch reflex_ros demo.launch.py scene_seed:=7`.
 
-Then, for another block: `ros2 topic pub --once /instruction std_msgs/msg/String "{data: reach the red block}"`.
+Then, for another cube: `ros2 topic pub --once /instruction std_msgs/msg/String "{data: pick up the red cube}"`.
 """
 
 import sys
@@ -21,7 +21,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
         Node(
             package="reflex_ros",
             executable="demo_robot",
-            name="robot",
+            arguments=list(wanted.robot_arguments),
             parameters=[wanted.robot],
             output="screen",
         ),

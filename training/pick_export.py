@@ -80,6 +80,9 @@ def pick_config(mean: list[float], std: list[float]) -> dict[str, Any]:
         },
         "state": {"input": "state", "names": list(PICK_JOINT_NAMES)},
         "flow": {"x": "x_t", "time": "timestep", "velocity": "v_t", "start": 1.0, "end": 0.0, "sign": 1},
+        "action_space": [
+            {"columns": [FINGER_NAME], "gripper": {"open": FINGER_OPEN_M, "closed": 0.0}},
+        ],
         "links": {},
         "normalization": {kind: {"mode": "mean_std", "mean": mean, "std": std} for kind in ("state", "action")},
     }  # fmt: skip
@@ -103,7 +106,7 @@ def pick_embodiment(mean: list[float], std: list[float]) -> dict[str, Any]:
             },
             {
                 "name": "hand", "space": "gripper", "joints": [FINGER_NAME],
-                "gripper": {"open": FINGER_OPEN_M, "closed": 0.0, "saturation_tolerance": 0.2},
+                "gripper": {"open": FINGER_OPEN_M, "closed": 0.0, "saturation_tolerance": 0.1},
                 "output": {"kind": "gripper_topic", "topic": GRIPPER_TOPIC, "rate_hz": FREQUENCY_HZ},
             },
         ],

@@ -18,8 +18,8 @@ from training.pick_demonstrator import GRID_FOLDER
 from training.run import ROOT, run_module
 
 SEED = 0
-EPISODES, OWN_EPISODES = 700, 250  # of the demonstrator and of the policy itself, by each of two processes
-SEE_ITERATIONS, ACT_ITERATIONS, JOINT_ITERATIONS = 900, 1500, 750
+EPISODES, OWN_EPISODES = 700, 220  # of the demonstrator and of the policy itself, by each of two processes
+SEE_ITERATIONS, ACT_ITERATIONS, JOINT_ITERATIONS = 900, 1500, 600
 HALVES = (1, 2)
 
 

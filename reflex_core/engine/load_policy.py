@@ -19,7 +19,7 @@ from reflex_core.engine.load_remote import ConnectRemote, load_remote
 from reflex_core.engine.which_exports import is_address
 from reflex_core.errors import SettingError
 from reflex_core.export.export import Export, open_export
-from reflex_core.files.share import DEMO, export_path
+from reflex_core.files.share import EMBEDDED, export_path
 from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
 from reflex_core.policy.base import Policy, reads_state
 from reflex_core.policy.load import load_policy
@@ -79,8 +79,9 @@ def _load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
     if settings.calibrate_force and not settings.auto_calibrate:
         raise SettingError("--calibrate-force measures again what --auto-calibrate chooses: give both")
     path = export_path(settings.export_dir)
-    if settings.export_dir == DEMO and Path(DEMO).is_dir():
-        log.warning("'%s' is the embedded policy; the directory of that name is ./%s", DEMO, DEMO)
+    named = settings.export_dir
+    if named in EMBEDDED and Path(named).is_dir():
+        log.warning("'%s' is the embedded policy; the directory of that name is ./%s", named, named)
     report(0.0, "loading", f"the files of {path}")
     export = open_export(path)
     embodiment = embodiment_of(settings, path)

@@ -10,6 +10,8 @@ from pathlib import Path
 from reflex_core.errors import ConfigurationError
 
 DEMO = "demo"  # the name of the embedded policy
+PICK = "pick"  # the name of the embedded policy that uses a gripper
+EMBEDDED = {DEMO: "reach_panda", PICK: "pick_panda"}  # folders of models/
 
 
 def share() -> Path:
@@ -43,14 +45,15 @@ def version() -> str:
     return found[1]
 
 
-def embedded_policy() -> Path:
-    """Return the export `demo`, which is served when none is named."""
-    return share() / "models" / "reach_panda"
+def embedded_policy(name: str = DEMO) -> Path:
+    """Return the export of an embedded policy, `demo` or `pick`; `demo` is served when none is named."""
+    return share() / "models" / EMBEDDED[name]
 
 
 def export_path(name: str) -> Path:
-    """Find the export that a setting or an option names: `demo` and no name at all are the embedded policy.
+    """Find the export that a setting or an option names: `demo`, `pick`, and no name at all are embedded policies.
 
     Everything else is a path: a directory that is called demo is `./demo`, or `demo/` as a shell completes it.
     """
-    return embedded_policy() if name in ("", DEMO) else Path(name)
+    name = name or DEMO
+    return embedded_policy(name) if name in EMBEDDED else Path(name)

@@ -14,7 +14,7 @@ from std_msgs.msg import String
 
 from reflex_ros.demo.participant import Participant
 from reflex_ros.demo.scene import JOINT_NAMES
-from reflex_ros.msg import ActionChunk, ServeStatus
+from reflex_ros.msg import ActionChunk, EpisodeOutcome, ServeStatus
 
 EPISODE_LIMIT_S = 6.0
 SCORE_PERIOD_S = 0.1
@@ -28,11 +28,11 @@ RELIABLE = QoSProfile(depth=10)
 
 @dataclass(frozen=True)
 class Moment:
-    """How far the arm was, `time_s` into the episode."""
+    """How far the arm had come `time_s` into the episode. measure_m: what the goal measures, a height or a distance."""
 
     time_s: float
-    distance_m: float
-    reached: bool
+    measure_m: float
+    succeeded: bool
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,21 @@ class Episode:
     seed: int
     instruction: str
     target: str
-    nearest: str
-    reached: bool
-    distance_m: float
+    succeeded: bool
+    measure_m: float
     duration_s: float
     chunks: int
     holds: int
     denoise_steps: float | None
     latency_ms: float | None
     observation_age_ms: float | None
+    note: str = ""
 
 
-def chunk_fault(chunk: ActionChunk) -> str:
+def chunk_fault(chunk: ActionChunk, joints: tuple[str, ...] = JOINT_NAMES) -> str:
     """Return why an ActionChunk is not well-formed, in one sentence; empty when it is."""
-    if tuple(chunk.names) != JOINT_NAMES or chunk.action_dim != len(JOINT_NAMES):
-        return f"Expected one column for each of {', '.join(JOINT_NAMES)}, got {', '.join(chunk.names)}."
+    if tuple(chunk.names) != joints or chunk.action_dim != len(joints):
+        return f"Expected one column for each of {', '.join(joints)}, got {', '.join(chunk.names)}."
     if len(chunk.data) != chunk.horizon * chunk.action_dim or chunk.horizon == 0:
         return f"Expected {chunk.horizon} x {chunk.action_dim} numbers, got {len(chunk.data)}."
     if not np.isfinite(chunk.data).all():
@@ -72,9 +72,11 @@ def chunk_fault(chunk: ActionChunk) -> str:
 
 
 class Watch:
-    """Collect what the policy node publishes, and publish episodes and instructions to it."""
+    """Collect what the policy node publishes, and publish episodes, their outcomes and instructions to it."""
 
-    def __init__(self, participant: Participant) -> None:
+    def __init__(self, participant: Participant, joints: tuple[str, ...] = JOINT_NAMES) -> None:
+        """Subscribe. joints: the columns that a chunk must have."""
+        self._joints = joints
         self.chunks: list[ActionChunk] = []
         self.faults: list[str] = []
         self.status: ServeStatus | None = None
@@ -84,6 +86,7 @@ class Watch:
         node.create_subscription(ServeStatus, "reflex/status", self._on_status, LATCHED)
         self._instruction = node.create_publisher(String, "instruction", LATCHED)
         self._episode = node.create_publisher(String, "episode", LATCHED)
+        self._outcome = node.create_publisher(EpisodeOutcome, "reflex/outcome", RELIABLE)
 
     def connect(self, seed: int) -> None:
         """Wait until a chunk has gone all the way: camera to policy, policy to robot and to this program.
@@ -106,13 +109,17 @@ class Watch:
         self._instruction.publish(String(data=instruction))
         self._episode.publish(String(data=episode_id))
 
+    def end(self, episode_id: str, *, succeeded: bool, note: str) -> None:
+        """Report how an episode ended; a recording keeps it."""
+        self._outcome.publish(EpisodeOutcome(episode_id=episode_id, success=succeeded, note=note))
+
     def of_episode(self, episode_id: str) -> list[ActionChunk]:
         """Return the chunks of one episode, in the order of their arrival."""
         return [chunk for chunk in self.chunks if chunk.episode_id == episode_id]
 
     def _on_chunk(self, chunk: ActionChunk) -> None:
         self.chunks.append(chunk)
-        fault = chunk_fault(chunk)
+        fault = chunk_fault(chunk, self._joints)
         if fault:
             self.faults.append(fault)
 
@@ -121,11 +128,16 @@ class Watch:
 
 
 def run_episode(
-    participant: Participant, watch: Watch, seed: int, on_score: Callable[[Moment], None]
+    participant: Participant,
+    watch: Watch,
+    seed: int,
+    on_score: Callable[[Moment], None],
+    *,
+    settles: bool = True,
 ) -> Episode:
-    """Reset the robot to the scene of `seed`, instruct the policy, and wait for the arm or the time limit.
+    """Reset the robot to the scene of `seed`, instruct the policy, wait for success or the time limit, report the outcome.
 
-    `on_score` is called several times a second and at the end.
+    `on_score` is called several times a second and at the end. settles: success must have lasted, with the arm at rest.
     """
     participant.set_parameters("robot", {"scene_seed": seed})
     participant.call("reflex/stop")  # no policy drives while the reset moves the arm
@@ -139,8 +151,10 @@ def run_episode(
     while True:
         score = participant.trigger("robot/score")
         elapsed_s = time.monotonic() - started_s
-        on_score(Moment(elapsed_s, score["distance_m"], score["reached"]))
-        if not (score["reached"] and score["speed_rad_s"] < SETTLED_RAD_S):
+        on_score(Moment(elapsed_s, score["measure_m"], score["succeeded"]))
+        if score["succeeded"] and not settles:
+            break
+        if not (score["succeeded"] and score["speed_rad_s"] < SETTLED_RAD_S):
             settled_since_s = None
         elif settled_since_s is None:
             settled_since_s = elapsed_s
@@ -149,6 +163,7 @@ def run_episode(
         if elapsed_s > EPISODE_LIMIT_S:
             break
         participant.spin_for(SCORE_PERIOD_S)
+    watch.end(scene["episode"], succeeded=score["succeeded"], note=score["note"])
     chunks = watch.of_episode(scene["episode"])
     computed = [chunk for chunk in chunks if chunk.source == ActionChunk.SOURCE_POLICY]
     return Episode(
@@ -156,15 +171,15 @@ def run_episode(
         seed=seed,
         instruction=scene["instruction"],
         target=score["target"],
-        nearest=score["nearest"],
-        reached=score["reached"],
-        distance_m=score["distance_m"],
+        succeeded=score["succeeded"],
+        measure_m=score["measure_m"],
         duration_s=elapsed_s,
         chunks=len(computed),
         holds=sum(chunk.source == ActionChunk.SOURCE_HOLD for chunk in chunks),
         denoise_steps=_median([chunk.denoise_steps for chunk in computed]),
         latency_ms=_median([chunk.latency_ms for chunk in computed]),
         observation_age_ms=_median([chunk.observation_age_ms for chunk in computed]),
+        note=score["note"],
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write episodes as an animated WebP or GIF: the arm, the instruction above it, time and distance below."""
+"""Write episodes as an animated WebP or GIF: the arm, the instruction above it, time and progress below."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from reflex_ros.demo.episodes import Episode
+from reflex_ros.demo.goals import Goal
 from reflex_ros.demo.strip import (
     BACKGROUND,
     DONE,
@@ -40,7 +41,7 @@ class Take:
     pictures: Sequence[Picture]
 
 
-def write(path: Path, takes: Sequence[Take]) -> None:
+def write(path: Path, takes: Sequence[Take], goal: Goal) -> None:
     """Write the takes one after the other, at the speed at which they happened.
 
     Raises OSError when a picture cannot be read or the file cannot be written.
@@ -48,7 +49,7 @@ def write(path: Path, takes: Sequence[Take]) -> None:
     if not hasattr(cv2, "imwriteanimation"):
         raise OSError(f"A film needs OpenCV 4.11 or newer, this is {cv2.__version__}.")
     film = cv2.Animation()
-    film.frames = [draw(take.episode, picture) for take in takes for picture in take.pictures]
+    film.frames = [draw(take.episode, picture, goal) for take in takes for picture in take.pictures]
     film.durations = [ms for take in takes for ms in durations_ms(take.pictures)]
     if not cv2.imwriteanimation(str(path), film, [cv2.IMWRITE_WEBP_QUALITY, QUALITY]):
         raise OSError(f"The film cannot be written to {path}.")
@@ -61,7 +62,7 @@ def durations_ms(pictures: Sequence[Picture]) -> list[int]:
     return [max(step, 1) for step in steps] + [LAST_FRAME_MS] * bool(pictures)
 
 
-def draw(episode: Episode, picture: Picture) -> Pixels:
+def draw(episode: Episode, picture: Picture, goal: Goal) -> Pixels:
     """Return one frame, uint8 [height, width, 3] BGR."""
     view = cropped(picture)
     height = TITLE_HEIGHT + view.shape[0] + CAPTION_HEIGHT
@@ -71,9 +72,9 @@ def draw(episode: Episode, picture: Picture) -> Pixels:
     _text(frame, _shortened(episode.instruction, FRAME_WIDTH - 2 * MARGIN - 24), MARGIN + 24, 24, SIZE, INK)
     moment, bottom = picture.moment, height - 11
     _text(frame, f"{moment.time_s:.1f} s", MARGIN, bottom, SIZE, INK)
-    distance = f"{moment.distance_m * 100:.1f} cm to go"
-    (width, _), _ = cv2.getTextSize(distance, FONT, SIZE, 1)
-    _text(frame, distance, FRAME_WIDTH - MARGIN - width, bottom, SIZE, DONE if moment.reached else FAINT)
+    measured = goal.done if moment.succeeded else goal.of(moment.measure_m * 100)
+    (width, _), _ = cv2.getTextSize(measured, FONT, SIZE, 1)
+    _text(frame, measured, FRAME_WIDTH - MARGIN - width, bottom, SIZE, DONE if moment.succeeded else FAINT)
     return frame
 
 

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reflex_core.errors import SettingError
-from reflex_core.files.share import DEMO
 from reflex_core.settings.row import Value
 from reflex_ros import launch_args
-from reflex_ros.demo.scene import make_scene
+from reflex_ros.demo.goals import GOALS, PICK_UP
 
 # name, default, description
 ARGUMENTS = (
-    ("scene_seed", "9015", "Which blocks lie where on the table."),
+    (
+        "task",
+        PICK_UP.name,
+        "What the arm does: pick (it picks up the named cube) or reach (it moves above the named block).",
+    ),
+    ("scene_seed", str(PICK_UP.first_seed), "Which cubes lie where on the table."),
     ("instruction", "", "The instruction for the arm; empty: that of the scene."),
     ("pictures_dir", "", "Folder that the service /robot/save_picture writes to; empty: it refuses."),
     ("port", "8000", "Port of the HTTP sidecar."),
@@ -26,6 +30,7 @@ class Plan:
     """Parameters of the two nodes, and the remappings of the policy node's topics."""
 
     robot: dict[str, int | str]
+    robot_arguments: tuple[str, ...]
     policy: dict[str, Value]
     policy_remappings: tuple[tuple[str, str], ...] = (("~/joint_trajectory", "joint_trajectory"),)
 
@@ -38,10 +43,15 @@ def plan(texts: Mapping[str, str]) -> Plan:
         raise SettingError(
             f"launch argument 'scene_seed' takes a whole number, got {texts['scene_seed']!r:.100}"
         ) from error
-    instruction = texts["instruction"] or make_scene(seed).instruction
+    if texts["task"] not in GOALS:
+        raise SettingError(
+            f"launch argument 'task' takes one of {', '.join(GOALS)}, got {texts['task']!r:.100}"
+        )
+    goal = GOALS[texts["task"]]
+    instruction = texts["instruction"] or goal.instruction(seed)
     # One thread: the policy is small, and the simulator draws on the same cores.
     settings = {
-        "export_dir": DEMO,
+        "export_dir": goal.export,
         "robot_id": "demo",
         "intra_op_threads": "1",
         "port": texts["port"],
@@ -49,5 +59,6 @@ def plan(texts: Mapping[str, str]) -> Plan:
     }
     return Plan(
         robot={"scene_seed": seed, "pictures_dir": texts["pictures_dir"]},
+        robot_arguments=("--task", goal.name),
         policy=launch_args.parameters(settings),
     )

@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reflex_ros.demo.episodes import Episode
+from reflex_ros.demo.goals import Goal
 
 REQUIRED_SHARE = 0.95
 INSTRUCTION_WIDTH = 40
-HEADINGS = (
-    f"  #  {'instruction':<{INSTRUCTION_WIDTH}}  reached  distance  chunks  denoise  latency  obs. age",
-    f"     {'':<{INSTRUCTION_WIDTH}}                 cm            steps       ms        ms",
-)
 
 
 @dataclass(frozen=True)
@@ -23,8 +20,8 @@ class Summary:
     """All episodes together; latencies in ms, medians over the episodes' medians."""
 
     episodes: int
-    reached: int
-    distance_cm: float
+    succeeded: int
+    measure_cm: float
     latency_ms: float | None
     observation_age_ms: float | None
     chunks: int
@@ -37,22 +34,30 @@ class Summary:
     trajectories_not_finite: int = 0
 
 
+def headings(goal: Goal) -> tuple[str, str]:
+    """Return the two lines above the table."""
+    return (
+        f"  #  {'instruction':<{INSTRUCTION_WIDTH}}  {goal.done:<9}  {goal.measure:>8}  chunks  denoise  latency  obs. age",
+        f"     {'':<{INSTRUCTION_WIDTH}}  {'':<9}  {'cm':>8}            steps       ms        ms",
+    )
+
+
 def row(number: int, episode: Episode) -> str:
     """Return one line of the table."""
     instruction = episode.instruction
     if len(instruction) > INSTRUCTION_WIDTH:
         instruction = instruction[: INSTRUCTION_WIDTH - 1] + "…"
     return (
-        f"{number:>3}  {instruction:<{INSTRUCTION_WIDTH}}  {'yes' if episode.reached else 'NO':<7}"
-        f"  {episode.distance_m * 100:>8.1f}  {episode.chunks:>6}  {_number(episode.denoise_steps, 7, 0)}"
+        f"{number:>3}  {instruction:<{INSTRUCTION_WIDTH}}  {'yes' if episode.succeeded else 'NO':<9}"
+        f"  {episode.measure_m * 100:>8.1f}  {episode.chunks:>6}  {_number(episode.denoise_steps, 7, 0)}"
         f"  {_number(episode.latency_ms, 7, 1)}  {_number(episode.observation_age_ms, 8, 1)}"
     )
 
 
-def summary_lines(summary: Summary) -> list[str]:
+def summary_lines(summary: Summary, goal: Goal) -> list[str]:
     """Return the lines below the table."""
     return [
-        f"reached {summary.reached}/{summary.episodes}, median distance {summary.distance_cm:.1f} cm, "
+        f"{goal.done} {summary.succeeded}/{summary.episodes}, median {goal.measure} {summary.measure_cm:.1f} cm, "
         f"median chunk latency {_number(summary.latency_ms, 0, 1)} ms, "
         f"median observation age {_number(summary.observation_age_ms, 0, 1)} ms",
         f"{summary.chunks} chunks, {summary.guard_clamped} clamped by the guard, {summary.holds} holds, "
@@ -60,12 +65,12 @@ def summary_lines(summary: Summary) -> list[str]:
     ]
 
 
-def shortcomings(summary: Summary, episodes: Sequence[Episode]) -> list[str]:
+def shortcomings(summary: Summary, episodes: Sequence[Episode], goal: Goal) -> list[str]:
     """Return why the demo did not succeed, a sentence each; empty when it did."""
     found = []
-    if summary.reached < REQUIRED_SHARE * summary.episodes:
+    if summary.succeeded < REQUIRED_SHARE * summary.episodes:
         found.append(
-            f"Only {summary.reached} of {summary.episodes} episodes reached the block; "
+            f"The {goal.thing} was {goal.done} in only {summary.succeeded} of {summary.episodes} episodes; "
             f"at least {REQUIRED_SHARE:.0%} are expected."
         )
     silent = [episode.seed for episode in episodes if episode.chunks == 0]

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated robot as a ROS node: camera, joint states and joint trajectory controller, as a real arm.
 
-    python -m reflex_ros.demo.robot --ros-args -p scene_seed:=7
+    python -m reflex_ros.demo.robot --task pick --ros-args -p scene_seed:=7
 
 It knows nothing of policies: it publishes no instruction and scores an episode only on request.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
@@ -26,15 +27,18 @@ from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from reflex_ros.console.stop_signals import StopRequest, request_on_signals
-from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.controllers.from_message import trajectory_of
 from reflex_ros.demo.controllers.options import BLEND, LEGACY, ControllerOptions
 from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.demo.controllers.validate import TrajectoryNotFinite, TrajectoryRefused
+from reflex_ros.demo.goals import PICK_UP, REACH
+from reflex_ros.demo.pick_task import PickTask
+from reflex_ros.demo.reach_task import ReachTask
 from reflex_ros.demo.rendering import RenderingUnavailable
 from reflex_ros.demo.robot_messages import (
     CHANNELS,
@@ -44,7 +48,8 @@ from reflex_ros.demo.robot_messages import (
     image_message,
     joint_state_message,
 )
-from reflex_ros.demo.scene import JOINT_NAMES, distances_m, make_scene
+from reflex_ros.demo.scene import JOINT_NAMES
+from reflex_ros.demo.task import Task
 from reflex_ros.graph.dds_profile import take_profile
 
 CAMERA_RATE_HZ = 30.0
@@ -55,6 +60,8 @@ STOP_CHECK_PERIOD_S = 0.2
 PICTURE_SIZE = (640, 480)
 JOINT_STATE_QOS = QoSProfile(depth=10)
 TRAJECTORY_QOS = QoSProfile(depth=1)
+GRIPPER_TOPIC = "gripper_controller/commands"
+TASKS: dict[str, Callable[[], ReachTask | PickTask]] = {PICK_UP.name: PickTask, REACH.name: ReachTask}
 
 # name, default, description, largest value of an integer
 PARAMETERS: tuple[tuple[str, bool | int | str, str, int], ...] = (
@@ -101,17 +108,17 @@ def picture_path(pictures_dir: str, path: str) -> Path:
 class Robot(Node):
     """The arm on its topics. Physics runs when a timer fires, up to the time on the node's clock."""
 
-    def __init__(self, arm: Arm, **options: Any) -> None:
+    def __init__(self, task: Task, **options: Any) -> None:
         super().__init__("robot", **options)
         for name, default, description, maximum in PARAMETERS:
             self.declare_parameter(name, default, _descriptor(default, description, maximum))
         self.add_on_set_parameters_callback(_check_parameters)
         self._options = self._controller_options()
-        self._arm = arm
+        self._task = task
         self._resets = 0
         self._reset_stamp_ns = self._physics_time_ns = 0
         self._trajectories_followed = self._trajectories_refused = self._trajectories_not_finite = 0
-        self._command_rad = arm.joint_positions_rad
+        self._command_rad = task.arm_rad
         self._frame: Frame | None = None
         self._reset_scene()
 
@@ -163,21 +170,22 @@ class Robot(Node):
 
     def _update(self, period_ns: int) -> None:
         """Do one update of the controller and move the arm to what it commands, `period_ns` later."""
-        arm = self._arm
+        task = self._task
         self._command_rad, _ = self._controller.sample(
-            self._physics_time_ns, arm.joint_positions_rad, arm.joint_velocities_rad_s, period_ns
+            self._physics_time_ns, task.arm_rad, task.arm_rad_s, period_ns
         )
-        arm.step(self._command_rad, period_ns * 1e-9)
+        task.step(self._command_rad, period_ns * 1e-9)
         self._physics_time_ns += period_ns
 
     def _publish_joint_states(self) -> None:
         stamp = self._advance().to_msg()
+        positions, velocities = self._task.state
         self._joint_publisher.publish(
             joint_state_message(
                 stamp,
-                JOINT_NAMES,
-                self._arm.joint_positions_rad,
-                self._arm.joint_velocities_rad_s,
+                self._task.state_names,
+                positions,
+                velocities,
                 order_reversed=self._value("joint_order_reversed"),
                 names_wrong=self._value("joint_names_wrong"),
             )
@@ -188,7 +196,7 @@ class Robot(Node):
             return
         if self._frame is None or not self._value("freeze_camera_stamps"):
             stamp = self._advance().to_msg()
-            self._frame = Frame(self._arm.image(), stamp)
+            self._frame = Frame(self._task.image(), stamp)
         encoding, padding = self._value("camera_encoding"), self._value("camera_row_padding")
         self._image_publisher.publish(image_message(self._frame, encoding, padding))
         if self._jpeg_publisher.get_subscription_count() > 0:
@@ -214,26 +222,22 @@ class Robot(Node):
         # The caller of the service finds sensor data of the new scene.
         self._publish_joint_states()
         self._publish_camera()
-        episode = f"scene-{self._scene.seed}-{self._resets}"
-        return {"seed": self._scene.seed, "instruction": self._scene.instruction, "episode": episode}
+        episode = f"scene-{self._seed}-{self._resets}"
+        return {"seed": self._seed, "instruction": self._instruction, "episode": episode}
 
     def _reset_scene(self) -> None:
-        self._scene = make_scene(self._value("scene_seed"))
-        self._arm.reset(self._scene)
-        self._command_rad = self._arm.joint_positions_rad
+        self._seed: int = self._value("scene_seed")
+        self._instruction = self._task.reset(self._seed)
+        self._command_rad = self._task.arm_rad
         self._controller = self._controller_at_rest()
         self._reset_stamp_ns = self._physics_time_ns = self.get_clock().now().nanoseconds
 
     def _score(self) -> dict[str, object]:
         self._advance()
-        nearest = int(np.argmin(distances_m(self._scene, self._arm.end_effector_m)))
         return {
-            "seed": self._scene.seed,
-            "reached": self._arm.reached(self._scene),
-            "distance_m": self._arm.distance_m(self._scene),
-            "nearest": self._scene.blocks[nearest].colour,
-            "target": self._scene.target_colour,
-            "speed_rad_s": float(np.abs(self._arm.joint_velocities_rad_s).max()),
+            "seed": self._seed,
+            **self._task.score(),
+            "speed_rad_s": float(np.abs(self._task.arm_rad_s).max()),
             "trajectories_followed": self._trajectories_followed,
             "trajectories_refused": self._trajectories_refused,
             "trajectories_not_finite": self._trajectories_not_finite,
@@ -242,7 +246,7 @@ class Robot(Node):
     def _save_picture(self) -> dict[str, object]:
         path = picture_path(self._value("pictures_dir"), self._value("picture_path"))
         self._advance()
-        pixels = self._arm.image("view", *PICTURE_SIZE)
+        pixels = self._task.image("view", *PICTURE_SIZE)
         path.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)):
             raise PictureError(f"No picture saved: {path} cannot be written.")
@@ -281,30 +285,48 @@ def _check_parameters(parameters: Sequence[Parameter]) -> SetParametersResult:
     return SetParametersResult(successful=True)
 
 
-def _serve(arm: Arm, arguments: Sequence[str], stopping: StopRequest) -> None:
+def gripper_node(task: PickTask) -> Node:
+    """Return the controller of the hand, a node of its own; GRIPPER_TOPIC takes one finger position in m."""
+    node = rclpy.create_node("gripper_controller")
+    for name, value in task.gripper.parameters().items():
+        node.declare_parameter(name, value, ParameterDescriptor(read_only=True))
+    node.create_subscription(
+        Float64MultiArray, GRIPPER_TOPIC, lambda message: task.gripper.set(message.data), TRAJECTORY_QOS
+    )
+    return node
+
+
+def _serve(task: ReachTask | PickTask, arguments: Sequence[str], stopping: StopRequest) -> None:
     take_profile()
     # rclpy's own handlers take the context away in the middle of a callback, whose publisher then raises.
     rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
-    robot = Robot(arm)
+    robot = Robot(task)
+    nodes = [robot, *([gripper_node(task)] if isinstance(task, PickTask) else [])]
     executor = SingleThreadedExecutor()
-    executor.add_node(robot)
+    for node in nodes:
+        executor.add_node(node)
     robot.get_logger().info("The simulated robot is ready.")
     while not stopping.requested:
         executor.spin_once(timeout_sec=STOP_CHECK_PERIOD_S)
     executor.shutdown()
-    robot.destroy_node()
+    for node in nodes:
+        node.destroy_node()
     rclpy.shutdown()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the robot until SIGINT or SIGTERM. `argv` are ROS arguments; returns the exit status."""
+    """Run the robot until SIGINT or SIGTERM. `argv`: --task, and ROS arguments. Return the exit status."""
     stopping = StopRequest()
     request_on_signals(stopping)
+    parser = argparse.ArgumentParser(
+        prog="demo_robot", description="The simulated arm of the demo.", allow_abbrev=False
+    )
+    parser.add_argument("--task", choices=TASKS, default=REACH.name, help="what there is to do [reach]")
+    options, others = parser.parse_known_args(argv)
     try:
-        with contextlib.closing(Arm()) as arm:
-            arm.reset(make_scene(0))
-            arm.image()  # opens the renderer: seconds that no timer should wait for
-            _serve(arm, sys.argv if argv is None else [sys.argv[0], *argv], stopping)
+        with contextlib.closing(TASKS[options.task]()) as task:
+            task.image()  # opens the renderer: seconds that no timer should wait for
+            _serve(task, [sys.argv[0], *others], stopping)
     except RenderingUnavailable as error:
         print(f"reflex demo robot: {error}", file=sys.stderr)
         return 1

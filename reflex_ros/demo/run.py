@@ -3,7 +3,7 @@
 
     python -m reflex_ros.demo.run --episodes 20 --out demo_out
 
-Exit status: 0 when at least 95 % of the episodes reached their block and nothing failed, 130 after Ctrl-C,
+Exit status: 0 when at least 95 % of the episodes picked up their cube and nothing failed, 130 after Ctrl-C,
 else 1.
 """
 
@@ -25,10 +25,11 @@ from typing import Any
 
 from sensor_msgs.msg import CompressedImage, JointState
 
-from reflex_core.files.share import DEMO, embedded_policy
+from reflex_core.files.share import embedded_policy
 from reflex_ros.demo import film, report, strip
 from reflex_ros.demo.controllers.options import BLEND, ERAS, LEGACY
 from reflex_ros.demo.episodes import Episode, Moment, Watch, run_episode
+from reflex_ros.demo.goals import GOALS, PICK_UP, Goal
 from reflex_ros.demo.participant import Participant
 from reflex_ros.demo.processes import (
     Child,
@@ -56,12 +57,19 @@ def arguments_from(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="make demo",
-        description="Episodes of the embedded policy on a simulated arm.",
+        description="Episodes of an embedded policy on a simulated arm.",
         allow_abbrev=False,
     )
     option = parser.add_argument
+    option(
+        "--policy", choices=GOALS, default=PICK_UP.name,
+        help="pick: it picks up the cube that the instruction names; reach: it moves the gripper above a block [pick]",
+    )  # fmt: skip
     option("--episodes", type=_at_least_one, default=20, help="how many [20]")
-    option("--seed", type=int, default=9015, help="scene of the first episode; the others follow [9015]")
+    option(
+        "--seed", type=int, default=PICK_UP.first_seed,
+        help=f"scene of the first episode; the others follow [{PICK_UP.first_seed}]",
+    )  # fmt: skip
     option("--out", type=Path, default=Path("demo_out"), help="folder for results and logs [demo_out]")
     option("--port", type=int, default=8000, help="HTTP port; if it is in use a free one is taken [8000]")
     option("--keep-running", action="store_true", help="leave robot and policy up until Ctrl-C")
@@ -82,7 +90,9 @@ def arguments_from(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def robot_command(pictures_dir: Path, era: str = LEGACY, start_state: str = START_STATES[0]) -> list[str]:
+def robot_command(
+    pictures_dir: Path, era: str = LEGACY, start_state: str = START_STATES[0], goal: Goal = PICK_UP
+) -> list[str]:
     """Return the command of the robot process."""
     parameters = {
         "pictures_dir": str(pictures_dir),
@@ -90,15 +100,15 @@ def robot_command(pictures_dir: Path, era: str = LEGACY, start_state: str = STAR
         "interpolate_from_desired_state": str(start_state == "desired").lower(),
     }
     given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-    return [sys.executable, "-m", "reflex_ros.demo.robot", "--ros-args", *given]
+    return [sys.executable, "-m", "reflex_ros.demo.robot", "--task", goal.name, "--ros-args", *given]
 
 
-def policy_command(port: int, record: Path | None = None) -> list[str]:
-    """Return the command of the policy process: the embedded export on one thread, its trajectory remapped to the robot.
+def policy_command(port: int, record: Path | None = None, goal: Goal = PICK_UP) -> list[str]:
+    """Return the command of the policy process: the goal's export on one thread, its trajectory remapped to the robot.
 
     record: where a trace with every image and a bag are written; None for neither.
     """
-    serve = ["serve", DEMO, "--port", str(port), "--robot-id", "demo", "--intra-op-threads", "1"]
+    serve = ["serve", goal.export, "--port", str(port), "--robot-id", "demo", "--intra-op-threads", "1"]
     if record is not None:
         serve += ["--record", str(record / TRACES), "--record-images", "full"]
         serve += ["--record-bag", str(record / BAGS)]
@@ -138,14 +148,15 @@ def _demo(arguments: argparse.Namespace, out: Path, children: list[Child]) -> li
     port = free_port(arguments.port)
     if arguments.port not in {0, port}:
         print(f"port {arguments.port} is in use; the policy server takes {port}")
-    robot_process = robot_command(out / FRAMES, arguments.era, arguments.start_state)
+    goal = GOALS[arguments.policy]
+    robot_process = robot_command(out / FRAMES, arguments.era, arguments.start_state, goal)
     robot = start("robot", robot_process, out / "robot.log", os.environ)
     children.append(robot)
     record = arguments.record.resolve() if arguments.record else None
-    policy = start("policy", policy_command(port, record), out / "policy.log", os.environ)
+    policy = start("policy", policy_command(port, record, goal), out / "policy.log", os.environ)
     children.append(policy)
     print(f"robot   simulated Panda, pid {robot.process.pid}, {_short(robot.log)}")
-    print(f"policy  {embedded_policy().name}, pid {policy.process.pid}, {_short(policy.log)}")
+    print(f"policy  {embedded_policy(goal.export).name}, pid {policy.process.pid}, {_short(policy.log)}")
     print(f"HTTP    http://127.0.0.1:{port}")
     print(f"topics  ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}, this machine only")
     started_s = time.monotonic()
@@ -155,25 +166,27 @@ def _demo(arguments: argparse.Namespace, out: Path, children: list[Child]) -> li
 
     wait_until_ready(port, children, READY_TIMEOUT_S, show_state)
     with Participant("demo", partial(check_alive, children)) as participant:
-        watch = Watch(participant)
+        watch = Watch(participant, goal.joints)
         watch.connect(arguments.seed)
         show_state("first chunk followed")
-        takes = _episodes(arguments, participant, watch)
+        takes = _episodes(arguments, participant, watch, goal)
         episodes = [take.episode for take in takes]
         summary = _summary(episodes, watch, participant.trigger("robot/score"))
-        failures = report.shortcomings(summary, episodes)
-        print("", *report.summary_lines(summary), sep="\n")
-        _write_results(out, summary, takes, failures)
+        failures = report.shortcomings(summary, episodes, goal)
+        print("", *report.summary_lines(summary, goal), sep="\n")
+        _write_results(out, summary, takes, failures, goal)
         if arguments.film is not None:
-            film.write(arguments.film, takes)
+            film.write(arguments.film, takes, goal)
             print(f"wrote {_short(arguments.film.resolve())}")
         if arguments.keep_running:
-            _keep_running(out, port, participant)
+            _keep_running(out, port, participant, goal)
     return failures
 
 
-def _episodes(arguments: argparse.Namespace, participant: Participant, watch: Watch) -> list[film.Take]:
-    print("", *report.HEADINGS, sep="\n")
+def _episodes(
+    arguments: argparse.Namespace, participant: Participant, watch: Watch, goal: Goal
+) -> list[film.Take]:
+    print("", *report.headings(goal), sep="\n")
     takes: list[film.Take] = []
     period_s = PICTURE_PERIOD_S if arguments.film is None else FILM_PERIOD_S
     for number in range(arguments.episodes):
@@ -181,10 +194,14 @@ def _episodes(arguments: argparse.Namespace, participant: Participant, watch: Wa
         shown = number == 0 or arguments.film is not None
         photograph = partial(_photograph, participant, pictures, number, period_s)
         episode = run_episode(
-            participant, watch, arguments.seed + number, photograph if shown else lambda _: None
+            participant,
+            watch,
+            arguments.seed + number,
+            photograph if shown else lambda _: None,
+            settles=goal.settles,
         )
         if shown:
-            end = Moment(episode.duration_s, episode.distance_m, episode.reached)
+            end = Moment(episode.duration_s, episode.measure_m, episode.succeeded)
             _photograph(participant, pictures, number, 0.0, end)
         takes.append(film.Take(episode, pictures))
         print(report.row(number + 1, episode), flush=True)
@@ -207,8 +224,8 @@ def _summary(episodes: Sequence[Episode], watch: Watch, score: Mapping[str, Any]
     assert status is not None  # wait_for_everybody waited for it
     return report.Summary(
         episodes=len(episodes),
-        reached=sum(episode.reached for episode in episodes),
-        distance_cm=100.0 * (report.median_of([episode.distance_m for episode in episodes]) or 0.0),
+        succeeded=sum(episode.succeeded for episode in episodes),
+        measure_cm=100.0 * (report.median_of([episode.measure_m for episode in episodes]) or 0.0),
         latency_ms=report.median_of([episode.latency_ms for episode in episodes]),
         observation_age_ms=report.median_of([episode.observation_age_ms for episode in episodes]),
         chunks=sum(episode.chunks for episode in episodes),
@@ -227,19 +244,20 @@ def _write_results(
     summary: report.Summary,
     takes: Sequence[film.Take],
     failures: Sequence[str],
+    goal: Goal,
 ) -> None:
     result = out / "demo.json"
     episodes = [take.episode for take in takes]
     result.write_text(
         json.dumps(report.as_json(summary, episodes, failures), indent=2) + "\n", encoding="utf-8"
     )
-    strip.write(out / "episode.png", takes[0].episode, takes[0].pictures)
+    strip.write(out / "episode.png", takes[0].episode, takes[0].pictures, goal)
     print(f"wrote {_short(out / 'episode.png')} and {_short(result)}")
 
 
-def _keep_running(out: Path, port: int, participant: Participant) -> None:
+def _keep_running(out: Path, port: int, participant: Participant, goal: Goal) -> None:
     request = out / "act_request.json"
-    _write_act_request(request, participant)
+    _write_act_request(request, participant, goal)
     domain = os.environ["ROS_DOMAIN_ID"]
     profile = next((f"{name}={os.environ[name]}" for name in PROFILE_VARIABLES if name in os.environ), "")
     print(
@@ -251,7 +269,7 @@ Robot and policy keep running; Ctrl-C ends them. In another terminal:
   export ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
   export {profile}
   ros2 topic echo /reflex/action_chunk
-  ros2 topic pub --once /instruction std_msgs/msg/String '{{data: reach the red block}}'""",
+  ros2 topic pub --once /instruction std_msgs/msg/String '{{data: {goal.example}}}'""",
         flush=True,
     )
     with contextlib.suppress(KeyboardInterrupt):
@@ -259,7 +277,7 @@ Robot and policy keep running; Ctrl-C ends them. In another terminal:
             participant.spin_for(1.0)
 
 
-def _write_act_request(path: Path, participant: Participant) -> None:
+def _write_act_request(path: Path, participant: Participant, goal: Goal) -> None:
     """Write the robot's current observation as the body of a POST to /act."""
     images: list[CompressedImage] = []
     states: list[JointState] = []
@@ -271,7 +289,7 @@ def _write_act_request(path: Path, participant: Participant) -> None:
     body = {
         "image": base64.b64encode(bytes(images[-1].data)).decode("ascii"),
         "state": list(states[-1].position),
-        "instruction": "reach the red block",
+        "instruction": goal.example,
         "episode_id": "curl",
     }
     path.write_text(json.dumps(body), encoding="utf-8")

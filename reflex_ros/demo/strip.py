@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_ros.demo.episodes import Episode, Moment
+from reflex_ros.demo.goals import Goal
 from reflex_ros.demo.scene import COLOURS
 
 FRAME_COUNT = 6
@@ -35,23 +36,23 @@ def choose(pictures: Sequence[Picture], count: int = FRAME_COUNT) -> list[Pictur
     """Return `count` of the images: evenly in time until the arm first arrives, then the last one."""
     if len(pictures) <= count:
         return list(pictures)
-    arrivals = [index for index, picture in enumerate(pictures) if picture.moment.reached]
+    arrivals = [index for index, picture in enumerate(pictures) if picture.moment.succeeded]
     arrival = max(arrivals[0] if arrivals else len(pictures) - 1, count - 2)
     indices = np.linspace(0, arrival, count - 1).round().astype(int)
     return [pictures[index] for index in indices] + [pictures[-1]]
 
 
-def draw(episode: Episode, pictures: Sequence[Picture]) -> Pixels:
+def draw(episode: Episode, pictures: Sequence[Picture], goal: Goal) -> Pixels:
     """Return the strip, uint8 [height, width, 3] BGR."""
     frames = [cropped(picture) for picture in pictures]
     frame_height, count = frames[0].shape[0], len(frames)
     width = 2 * MARGIN + count * FRAME_WIDTH + (count - 1) * GAP
     height = TITLE_HEIGHT + frame_height + CAPTION_HEIGHT
     large = np.full((height * SCALE, width * SCALE, 3), BACKGROUND, dtype=np.uint8)
-    _title(large, episode)
+    _title(large, episode, goal)
     for index, picture in enumerate(pictures):
         x = MARGIN + index * (FRAME_WIDTH + GAP)
-        _caption(large, picture.moment, x, TITLE_HEIGHT + frame_height + 30)
+        _caption(large, picture.moment, goal, x, TITLE_HEIGHT + frame_height + 30)
     strip: Pixels = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
     for index, frame in enumerate(frames):
         x = MARGIN + index * (FRAME_WIDTH + GAP)
@@ -59,9 +60,9 @@ def draw(episode: Episode, pictures: Sequence[Picture]) -> Pixels:
     return strip
 
 
-def write(path: Path, episode: Episode, pictures: Sequence[Picture]) -> None:
+def write(path: Path, episode: Episode, pictures: Sequence[Picture], goal: Goal) -> None:
     """Write the strip as PNG. Raises OSError when that fails."""
-    if not cv2.imwrite(str(path), draw(episode, choose(pictures))):
+    if not cv2.imwrite(str(path), draw(episode, choose(pictures), goal)):
         raise OSError(f"The picture strip cannot be written to {path}.")
 
 
@@ -82,21 +83,21 @@ def swatch_colour(episode: Episode) -> tuple[int, int, int]:
     return blue, green, red
 
 
-def _title(image: Pixels, episode: Episode) -> None:
+def _title(image: Pixels, episode: Episode, goal: Goal) -> None:
     corner, far = (MARGIN, 30), (MARGIN + 26, 56)
     cv2.rectangle(image, _scaled(corner), _scaled(far), swatch_colour(episode), cv2.FILLED)
     _text(image, f'"{episode.instruction}"', MARGIN + 42, 53, 0.95, INK)
-    verdict = f"{'reached' if episode.reached else 'not reached'}, {episode.distance_m * 100:.1f} cm"
+    verdict = f"{goal.verdict(episode.succeeded)}, {goal.of(episode.measure_m * 100)}"
     facts = f"{verdict}   |   {episode.chunks} action chunks   |   seed {episode.seed}"
     (facts_width, _), _ = cv2.getTextSize(facts, FONT, 0.6 * SCALE, SCALE)
     _text(image, facts, (image.shape[1] - facts_width) // SCALE - MARGIN, 53, 0.6, FAINT)
 
 
-def _caption(image: Pixels, moment: Moment, x: int, y: int) -> None:
+def _caption(image: Pixels, moment: Moment, goal: Goal, x: int, y: int) -> None:
     _text(image, f"{moment.time_s:.1f} s", x + 2, y, 0.6, INK)
-    distance = f"{moment.distance_m * 100:.1f} cm to go"
-    (width, _), _ = cv2.getTextSize(distance, FONT, 0.55 * SCALE, SCALE)
-    _text(image, distance, x + FRAME_WIDTH - 2 - width // SCALE, y, 0.55, DONE if moment.reached else FAINT)
+    measured = goal.of(moment.measure_m * 100)
+    (width, _), _ = cv2.getTextSize(measured, FONT, 0.55 * SCALE, SCALE)
+    _text(image, measured, x + FRAME_WIDTH - 2 - width // SCALE, y, 0.55, DONE if moment.succeeded else FAINT)
 
 
 def _text(image: Pixels, text: str, x: int, y: int, size: float, colour: tuple[int, int, int]) -> None:

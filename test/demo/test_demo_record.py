@@ -23,7 +23,7 @@ from reflex_ros.msg import ActionChunk
 from replays import command
 from repository import ROOT
 
-from reflex_core.files.share import embedded_policy
+from reflex_core.files.share import PICK, embedded_policy
 from reflex_core.records.trace.reader import TraceReader
 from reflex_ros.bag.source import BagSource
 from reflex_ros.demo.run import policy_command
@@ -56,7 +56,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def perturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded export with one weight of its denoise graph changed."""
     path = tmp_path_factory.mktemp("perturbed") / "export"
-    shutil.copytree(embedded_policy(), path)
+    shutil.copytree(embedded_policy(PICK), path)
     graph = onnx.load(path / "expert_denoise.onnx")
     weights = max(graph.graph.initializer, key=lambda each: np.prod(each.dims))
     changed = numpy_helper.to_array(weights).copy()
@@ -73,7 +73,15 @@ SOURCES = pytest.mark.parametrize("source", ["trace", "bag"])
 def test_the_recorded_demo_replays_to_the_same_bits(
     recorded: dict[str, Path], source: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [recorded[source], "--model", embedded_policy(), "--device", "cpu", "--fail-on", "actions"]
+    arguments = [
+        recorded[source],
+        "--model",
+        embedded_policy(PICK),
+        "--device",
+        "cpu",
+        "--fail-on",
+        "actions",
+    ]
     found = command(capsys, *arguments, "--output", "-")
     assert found.status == 0, found.err
     diffs = found.report["per_request_diffs"]

@@ -24,9 +24,11 @@ from reflex_ros.msg import ActionChunk
 from reflex_core.errors import SettingError
 from reflex_ros.demo import film, processes, report, strip
 from reflex_ros.demo.episodes import Episode, Moment, chunk_fault
+from reflex_ros.demo.goals import GOALS, PICK_UP, Goal
 from reflex_ros.demo.launch_wiring import ARGUMENTS, plan
+from reflex_ros.demo.pick_scene import LIFTED_M, PICK_JOINT_NAMES, make_pick_scene
 from reflex_ros.demo.run import arguments_from, policy_command, robot_command
-from reflex_ros.demo.scene import JOINT_NAMES, make_scene
+from reflex_ros.demo.scene import make_scene
 
 DEFAULTS = {name: default for name, default, _ in ARGUMENTS}
 
@@ -55,11 +57,10 @@ def episode(**changes: object) -> Episode:
     values: dict[str, object] = {
         "episode_id": "scene-1-1",
         "seed": 1,
-        "instruction": "reach the red block",
+        "instruction": "pick up the red cube",
         "target": "red",
-        "nearest": "red",
-        "reached": True,
-        "distance_m": 0.012,
+        "succeeded": True,
+        "measure_m": 0.18,
         "duration_s": 2.0,
         "chunks": 2,
         "holds": 0,
@@ -73,8 +74,8 @@ def episode(**changes: object) -> Episode:
 def summary(**changes: object) -> report.Summary:
     values: dict[str, object] = {
         "episodes": 20,
-        "reached": 20,
-        "distance_cm": 1.0,
+        "succeeded": 20,
+        "measure_cm": 18.0,
         "latency_ms": 12.0,
         "observation_age_ms": 20.0,
         "chunks": 40,
@@ -88,7 +89,7 @@ def summary(**changes: object) -> report.Summary:
 
 
 def chunk(**changes: object) -> ActionChunk:
-    message = ActionChunk(names=JOINT_NAMES, dt_s=0.05, horizon=2, action_dim=7, data=[0.1] * 14)
+    message = ActionChunk(names=PICK_JOINT_NAMES, dt_s=0.05, horizon=2, action_dim=8, data=[0.1] * 16)
     message.header.stamp.sec = 5
     for name, value in changes.items():
         setattr(message, name, value)
@@ -113,10 +114,11 @@ def test_two_episodes_end_with_a_table_a_picture_a_film_and_a_result(
     assert running.end() == 0, running.printed
     assert re.search(r"/health 503 .*\n.*/health 200 ready", running.printed)
     assert len(re.findall(r"^ +\d+  .* yes ", running.printed, re.MULTILINE)) == 2
-    assert "reached 2/2" in running.printed
+    assert "picked up 2/2" in running.printed
     result = json.loads((running.out / "demo.json").read_text())
     assert result["passed"]
-    assert [each["reached"] for each in result["episodes"]] == [True, True]
+    assert [each["succeeded"] for each in result["episodes"]] == [True, True]
+    assert all(each["measure_m"] > LIFTED_M for each in result["episodes"])
     assert all(each["chunks"] > 0 and each["latency_ms"] > 0 for each in result["episodes"])
     picture = cv2.imread(str(running.out / "episode.png"))
     assert picture.shape[1] > 3 * picture.shape[0]
@@ -138,7 +140,7 @@ def test_robot_and_policy_stay_up_for_curl_when_asked_to(demo: Callable[..., Dem
         assert processes.health(running.port) == (200, "ready")
         status, answer = post(running.port, "/act", (running.out / "act_request.json").read_bytes())
         assert status == 200
-        assert np.shape(answer["actions"]) == (50, 7)
+        assert np.shape(answer["actions"]) == (50, len(PICK_JOINT_NAMES))
         running.process.send_signal(signal.SIGINT)
         assert running.end() == 0, running.printed
     assert not any(map(is_running, [running.pid("robot"), running.pid("policy")]))
@@ -201,29 +203,30 @@ def test_a_domain_in_use_is_not_taken(number: int) -> None:
 
 
 def test_well_formed_chunks_have_no_fault() -> None:
-    assert chunk_fault(chunk()) == ""
+    assert chunk_fault(chunk(), PICK_JOINT_NAMES) == ""
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"names": JOINT_NAMES[::-1]}, "Expected one column for each of panda_joint1"),
-        ({"data": [0.1] * 13}, "Expected 2 x 7 numbers, got 13"),
-        ({"data": [float("nan")] * 14}, "Expected finite actions"),
+        ({"names": PICK_JOINT_NAMES[::-1]}, "Expected one column for each of panda_joint1"),
+        ({"data": [0.1] * 13}, "Expected 2 x 8 numbers, got 13"),
+        ({"data": [float("nan")] * 16}, "Expected finite actions"),
         ({"dt_s": 0.0}, "Expected dt_s > 0"),
         ({"start_index": 2}, "start_index < 2"),
     ],
 )
 def test_a_chunk_that_is_not_well_formed_is_recognised(changes: dict[str, object], words: str) -> None:
-    assert words in chunk_fault(chunk(**changes))
+    assert words in chunk_fault(chunk(**changes), PICK_JOINT_NAMES)
 
 
-def test_the_table_keeps_its_columns_and_cuts_long_instructions() -> None:
+@pytest.mark.parametrize("goal", GOALS.values(), ids=GOALS)
+def test_the_table_keeps_its_columns_and_cuts_long_instructions(goal: Goal) -> None:
     rows = [
         report.row(1, episode()),
-        report.row(12, episode(instruction="x" * 80, reached=False, distance_m=0.3, latency_ms=None)),
+        report.row(12, episode(instruction="x" * 80, succeeded=False, measure_m=0.3, latency_ms=None)),
     ]
-    assert len({len(line) for line in (*rows, report.HEADINGS[0])}) == 1
+    assert len({len(line) for line in (*rows, *report.headings(goal)[:1])}) == 1
     assert " NO " in rows[1]
     assert "xx…" in rows[1]
 
@@ -231,21 +234,21 @@ def test_the_table_keeps_its_columns_and_cuts_long_instructions() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"reached": 18}, "Only 18 of 20 episodes reached"),
+        ({"succeeded": 18}, "The cube was picked up in only 18 of 20 episodes"),
         ({"errors": 2}, "The policy node counted 2 errors."),
         ({"malformed_chunks": 1}, "1 action chunks were not well-formed."),
         ({"trajectories_not_finite": 1}, "1 trajectories held NaN or infinity"),
     ],
 )
 def test_the_demo_fails_when_something_is_not_right(changes: dict[str, object], words: str) -> None:
-    found = report.shortcomings(summary(**changes), [episode()])
+    found = report.shortcomings(summary(**changes), [episode()], PICK_UP)
     assert len(found) == 1
     assert words in found[0]
 
 
 def test_one_miss_in_twenty_is_allowed_and_an_episode_without_chunks_is_not() -> None:
-    assert report.shortcomings(summary(reached=19), [episode()]) == []
-    assert "seeds: 7" in report.shortcomings(summary(), [episode(seed=7, chunks=0)])[0]
+    assert report.shortcomings(summary(succeeded=19), [episode()], PICK_UP) == []
+    assert "seeds: 7" in report.shortcomings(summary(), [episode(seed=7, chunks=0)], PICK_UP)[0]
 
 
 def test_the_strip_shows_the_way_to_the_block_and_the_end() -> None:
@@ -259,7 +262,7 @@ def test_the_strip_can_be_drawn_of_an_episode_that_failed(tmp_path: Path) -> Non
     cv2.imwrite(str(tmp_path / "0.png"), np.full((480, 640, 3), 90, np.uint8))
     moments = [Moment(0.0, 0.3, False), Moment(6.0, 0.2, False)]
     pictures = [strip.Picture(moment, tmp_path / "0.png") for moment in moments]
-    strip.write(tmp_path / "strip.png", episode(reached=False, instruction="x" * 66), pictures * 3)
+    strip.write(tmp_path / "strip.png", episode(succeeded=False, instruction="x" * 66), pictures * 3, PICK_UP)
     assert cv2.imread(str(tmp_path / "strip.png")) is not None
 
 
@@ -268,7 +271,7 @@ def test_a_film_shows_every_picture_until_the_next_one_was_taken(tmp_path: Path)
     pictures = [strip.Picture(Moment(at_s, 0.3, False), tmp_path / "0.png") for at_s in (0.0, 0.1, 0.35)]
     assert film.durations_ms(pictures) == [100, 250, film.LAST_FRAME_MS]
     assert film.durations_ms([]) == []
-    frame = film.draw(episode(instruction="reach " * 30), pictures[0])
+    frame = film.draw(episode(instruction="pick up " * 30), pictures[0], PICK_UP)
     assert (frame[:, -film.MARGIN :] == strip.BACKGROUND).all(axis=-1)[: film.TITLE_HEIGHT].all(), (
         "cut to fit"
     )
@@ -282,10 +285,11 @@ def test_a_film_of_another_format_is_refused_before_anything_starts(
     assert "ends in .webp or .gif" in capsys.readouterr().err
 
 
-def test_the_policy_runs_on_one_thread_and_drives_the_robot() -> None:
-    command = policy_command(8123)
+@pytest.mark.parametrize("goal", GOALS.values(), ids=GOALS)
+def test_the_policy_runs_on_one_thread_and_drives_the_robot(goal: Goal) -> None:
+    command = policy_command(8123, goal=goal)
     assert command[command.index("--intra-op-threads") + 1] == "1"
-    assert command[command.index("serve") + 1] == "demo", "asked for by name: it commands a robot"
+    assert command[command.index("serve") + 1] == goal.export, "asked for by name: it commands a robot"
     assert "reflex/joint_trajectory:=joint_trajectory" in command
 
 
@@ -299,17 +303,25 @@ def test_at_least_one_episode_is_asked_for(episodes: str, capsys: pytest.Capture
 def test_the_launched_demo_asks_for_what_the_scene_asks_for() -> None:
     planned = plan({**DEFAULTS, "scene_seed": "7"})
     assert planned.robot["scene_seed"] == 7
-    assert planned.policy["instruction"] == make_scene(7).instruction
+    assert planned.policy["instruction"] == make_pick_scene(7).instruction
     assert planned.policy["intra_op_threads"] == 1
-    assert planned.policy["export_dir"] == "demo"
+    assert planned.policy["export_dir"] == "pick"
+    assert planned.robot_arguments == ("--task", "pick")
     assert ("~/joint_trajectory", "joint_trajectory") in planned.policy_remappings
 
 
 def test_the_launched_demo_takes_an_instruction_and_a_port() -> None:
-    planned = plan({**DEFAULTS, "instruction": "reach the red block", "port": "0"})
-    assert (planned.policy["instruction"], planned.policy["port"]) == ("reach the red block", 0)
+    planned = plan({**DEFAULTS, "instruction": "lift the red block", "port": "0"})
+    assert (planned.policy["instruction"], planned.policy["port"]) == ("lift the red block", 0)
+    reaching = plan({**DEFAULTS, "task": "reach", "scene_seed": "7"})
+    assert (reaching.policy["instruction"], reaching.policy["export_dir"]) == (
+        make_scene(7).instruction,
+        "demo",
+    )
     with pytest.raises(SettingError, match="'scene_seed' takes a whole number, got 'x'"):
         plan({**DEFAULTS, "scene_seed": "x"})
+    with pytest.raises(SettingError, match="'task' takes one of pick, reach, got 'fly'"):
+        plan({**DEFAULTS, "task": "fly"})
 
 
 @pytest.mark.parametrize(
