@@ -16,6 +16,7 @@ from reflex_core.text.suggestions import no_such
 INTERRUPTED = 130
 COMMANDS = {
     "serve": "serve an ONNX export over ROS 2 and HTTP",
+    "demo": "let an embedded policy move a simulated arm",
     "replay": "run recorded requests against a policy",
     "calibrate-adaptive": "measure how early an export's denoise loop may stop",
     "calibrate-prefix": "measure the image threshold of the prefix cache",

@@ -112,6 +112,11 @@ class Arm:
         return np.asarray(self._data.qpos[self._position_index])
 
     @property
+    def commanded_rad(self) -> NDArray[np.float64]:
+        """Return the 7 angles in rad that the motors are commanded to now."""
+        return self._command.copy()
+
+    @property
     def joint_velocities_rad_s(self) -> NDArray[np.float64]:
         return np.asarray(self._data.qvel[self._velocity_index])
 

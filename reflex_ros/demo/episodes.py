@@ -6,12 +6,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
 
+from reflex_ros.demo.episode import Episode, Moment
 from reflex_ros.demo.participant import Participant
 from reflex_ros.demo.scene import JOINT_NAMES
 from reflex_ros.msg import ActionChunk, EpisodeOutcome, ServeStatus
@@ -24,34 +24,6 @@ FRESH_SENSORS_S = 0.1
 CONNECT_TIMEOUT_S = 60.0
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RELIABLE = QoSProfile(depth=10)
-
-
-@dataclass(frozen=True)
-class Moment:
-    """How far the arm had come `time_s` into the episode. measure_m: what the goal measures, a height or a distance."""
-
-    time_s: float
-    measure_m: float
-    succeeded: bool
-
-
-@dataclass(frozen=True)
-class Episode:
-    """The result of an episode. Medians are over its chunks and None when the policy sent none."""
-
-    episode_id: str
-    seed: int
-    instruction: str
-    target: str
-    succeeded: bool
-    measure_m: float
-    duration_s: float
-    chunks: int
-    holds: int
-    denoise_steps: float | None
-    latency_ms: float | None
-    observation_age_ms: float | None
-    note: str = ""
 
 
 def chunk_fault(chunk: ActionChunk, joints: tuple[str, ...] = JOINT_NAMES) -> str:

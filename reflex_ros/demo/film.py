@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reflex_ros.demo.episodes import Episode
+from reflex_ros.demo.episode import Episode
 from reflex_ros.demo.goals import Goal
 from reflex_ros.demo.strip import (
     BACKGROUND,
@@ -26,7 +26,6 @@ from reflex_ros.demo.strip import (
     swatch_colour,
 )
 
-FORMATS = (".webp", ".gif")
 MARGIN, TITLE_HEIGHT, CAPTION_HEIGHT = 12, 36, 32
 LAST_FRAME_MS = 900
 SIZE = 0.45  # of the text, in OpenCV's unit

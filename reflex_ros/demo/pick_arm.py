@@ -127,6 +127,11 @@ class PickArm:
         return np.array(self._data.qpos[self._position_index])
 
     @property
+    def commanded_rad(self) -> NDArray[np.float64]:
+        """Return the 7 angles in rad that the arm's motors are commanded to now."""
+        return self._command_rad.copy()
+
+    @property
     def joint_velocities_rad_s(self) -> NDArray[np.float64]:
         return np.array(self._data.qvel[self._velocity_index])
 

@@ -39,6 +39,11 @@ class PickTask:
         return self._arm.joint_velocities_rad_s
 
     @property
+    def commanded_rad(self) -> NDArray[np.float64]:
+        """Return the arm's 7 commanded angles in rad."""
+        return self._arm.commanded_rad
+
+    @property
     def state(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return positions and velocities of the 7 arm joints (rad) and of the finger (m)."""
         arm = self._arm

@@ -30,6 +30,11 @@ class ReachTask:
         return self._arm.joint_velocities_rad_s
 
     @property
+    def commanded_rad(self) -> NDArray[np.float64]:
+        """Return the arm's 7 commanded angles in rad."""
+        return self._arm.commanded_rad
+
+    @property
     def state(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return self.arm_rad, self.arm_rad_s
 

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reflex_ros.demo.episodes import Episode
+from reflex_ros.demo.episode import Episode
 from reflex_ros.demo.goals import Goal
 
 REQUIRED_SHARE = 0.95

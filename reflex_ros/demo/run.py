@@ -27,8 +27,10 @@ from sensor_msgs.msg import CompressedImage, JointState
 
 from reflex_core.files.share import embedded_policy
 from reflex_ros.demo import film, report, strip
-from reflex_ros.demo.controllers.options import BLEND, ERAS, LEGACY
-from reflex_ros.demo.episodes import Episode, Moment, Watch, run_episode
+from reflex_ros.demo.controllers.options import BLEND, LEGACY
+from reflex_ros.demo.demo_options import START_STATES, arguments_from
+from reflex_ros.demo.episode import Episode, Moment
+from reflex_ros.demo.episodes import Watch, run_episode
 from reflex_ros.demo.goals import GOALS, PICK_UP, Goal
 from reflex_ros.demo.participant import Participant
 from reflex_ros.demo.processes import (
@@ -49,45 +51,7 @@ from reflex_ros.graph.dds_profile import PROFILE_VARIABLES
 READY_TIMEOUT_S = 90.0
 PICTURE_PERIOD_S, FILM_PERIOD_S = 0.25, 0.1
 FRAMES = "frames"
-START_STATES = ("measured", "desired")
 TRACES, BAGS = "trace", "bag"
-
-
-def arguments_from(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="make demo",
-        description="Episodes of an embedded policy on a simulated arm.",
-        allow_abbrev=False,
-    )
-    option = parser.add_argument
-    option(
-        "--policy", choices=GOALS, default=PICK_UP.name,
-        help="pick: it picks up the cube that the instruction names; reach: it moves the gripper above a block [pick]",
-    )  # fmt: skip
-    option("--episodes", type=_at_least_one, default=20, help="how many [20]")
-    option(
-        "--seed", type=int, default=PICK_UP.first_seed,
-        help=f"scene of the first episode; the others follow [{PICK_UP.first_seed}]",
-    )  # fmt: skip
-    option("--out", type=Path, default=Path("demo_out"), help="folder for results and logs [demo_out]")
-    option("--port", type=int, default=8000, help="HTTP port; if it is in use a free one is taken [8000]")
-    option("--keep-running", action="store_true", help="leave robot and policy up until Ctrl-C")
-    option("--film", type=_film, metavar="FILE", help="also write the episodes as an animated .webp or .gif")
-    option(
-        "--record", type=Path, metavar="DIR", help="write DIR/trace (with images) and DIR/bag, for replays"
-    )
-    option(
-        "--era", choices=ERAS, default=LEGACY,
-        help="what the robot's controller does with a new trajectory: legacy replaces the running one, blend joins them"
-        " (ros2_controllers after August 2026) [legacy]",
-    )  # fmt: skip
-    option(
-        "--start-state", choices=START_STATES, default=START_STATES[0],
-        help="where it begins a new trajectory: at the measured positions, as controllers do by default, or at the last"
-        " command, as with interpolate_from_desired_state [measured]",
-    )  # fmt: skip
-    return parser.parse_args(argv)
 
 
 def robot_command(
@@ -118,7 +82,11 @@ def policy_command(port: int, record: Path | None = None, goal: Goal = PICK_UP) 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo and return the exit status."""
-    arguments = arguments_from(argv)
+    return run_over_ros(arguments_from(argv))
+
+
+def run_over_ros(arguments: argparse.Namespace) -> int:
+    """Run the demo with arguments of `arguments_from`. Return the exit status."""
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / FRAMES, ignore_errors=True)
@@ -318,22 +286,6 @@ def _explain(failures: Sequence[str], children: Sequence[Child]) -> None:
 
 def _short(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {number}")
-    return number
-
-
-def _film(text: str) -> Path:
-    path = Path(text)
-    if path.suffix not in film.FORMATS:
-        raise argparse.ArgumentTypeError(
-            f"expected a file that ends in {' or '.join(film.FORMATS)}, got {text}"
-        )
-    return path
 
 
 def _terminate(_number: int, _frame: object) -> None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_ros.demo.episodes import Episode, Moment
+from reflex_ros.demo.episode import Episode, Moment
 from reflex_ros.demo.goals import Goal
 from reflex_ros.demo.scene import COLOURS
 

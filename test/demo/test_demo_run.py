@@ -23,11 +23,13 @@ from reflex_ros.msg import ActionChunk
 
 from reflex_core.errors import SettingError
 from reflex_ros.demo import film, processes, report, strip
-from reflex_ros.demo.episodes import Episode, Moment, chunk_fault
+from reflex_ros.demo.demo_options import arguments_from
+from reflex_ros.demo.episode import Episode, Moment
+from reflex_ros.demo.episodes import chunk_fault
 from reflex_ros.demo.goals import GOALS, PICK_UP, Goal
 from reflex_ros.demo.launch_wiring import ARGUMENTS, plan
 from reflex_ros.demo.pick_scene import LIFTED_M, PICK_JOINT_NAMES, make_pick_scene
-from reflex_ros.demo.run import arguments_from, policy_command, robot_command
+from reflex_ros.demo.run import policy_command, robot_command
 from reflex_ros.demo.scene import make_scene
 
 DEFAULTS = {name: default for name, default, _ in ARGUMENTS}

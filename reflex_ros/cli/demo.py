@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex demo`: an embedded policy moves a simulated arm, over ROS topics where there is ROS, else over HTTP."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+from reflex_ros.demo.demo_options import arguments_from, require_ros_for
+
+NEEDED = {"mujoco": "the simulator", "cv2": "OpenCV, for pictures"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo. 0 when at least 95 % of the episodes succeed, 1 when not, 2 for a wrong option, 130 after Ctrl-C."""
+    arguments = arguments_from(argv, "reflex demo")
+    missing = [what for module, what in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        print(
+            f"reflex demo: {' and '.join(missing)} not installed: pip install 'reflex_ros[demo]', in a checkout '.[demo]'",
+            file=sys.stderr,
+        )
+        return 1
+    if _has_ros():
+        from reflex_ros.demo.run import run_over_ros
+
+        return run_over_ros(arguments)
+    if options := require_ros_for(arguments):
+        print(f"reflex demo: {', '.join(options)} needs ROS 2, which is not installed here", file=sys.stderr)
+        return 2
+    from reflex_ros.demo.http_run import run_over_http
+
+    print("ROS 2 is not installed here: the arm asks the policy over HTTP.", flush=True)
+    return run_over_http(arguments)
+
+
+def _has_ros() -> bool:
+    """Return whether rclpy and this package's messages can be found."""
+    if importlib.util.find_spec("rclpy") is None:
+        return False
+    return importlib.util.find_spec("reflex_ros.msg") is not None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
