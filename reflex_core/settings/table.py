@@ -37,8 +37,8 @@ class Settings:
     """The settings of one serving process. Build it with `settings_from`, which checks every value."""
 
     # fmt: off
-    export_dir: str = _policy("", "Directory of the ONNX export to serve; demo: the embedded reach_panda policy, pick: pick_panda (a directory of that name is ./demo)."
-        " Empty: that policy is served without commanding a robot.", path=True)
+    export_dir: str = _policy("", "Directory of the ONNX export to serve; demo: the embedded reach_panda policy, pick: pick_panda"
+        " (a directory of that name is ./demo). Empty: that policy is served without commanding a robot.", path=True)
     remote: str = _policy(
         "", "URL of a server that runs the policy in place of an export: http(s) of this server's kind, ws(s) of openpi's, with the path of"
         " vLLM's where it is one. The embodiment must be given. --policy-a, --policy-b and --shadow-policy take such URLs, too."

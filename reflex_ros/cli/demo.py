@@ -14,7 +14,7 @@ NEEDED = {"mujoco": "the simulator", "cv2": "OpenCV, for pictures"}
 def main(argv: list[str] | None = None) -> int:
     """Run the demo. 0 when at least 95 % of the episodes succeed, 1 when not, 2 for a wrong option, 130 after Ctrl-C."""
     arguments = arguments_from(argv, "reflex demo")
-    missing = [what for module, what in NEEDED.items() if importlib.util.find_spec(module) is None]
+    missing = [what for module, what in NEEDED.items() if not _found(module)]
     if missing:
         print(
             f"reflex demo: {' and '.join(missing)} not installed: pip install 'reflex_ros[demo]', in a checkout '.[demo]'",
@@ -36,9 +36,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _has_ros() -> bool:
     """Return whether rclpy and this package's messages can be found."""
-    if importlib.util.find_spec("rclpy") is None:
+    return _found("rclpy") and _found("reflex_ros.msg")
+
+
+def _found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # it was made unavailable: there is a name, and nothing behind it
         return False
-    return importlib.util.find_spec("reflex_ros.msg") is not None
 
 
 if __name__ == "__main__":

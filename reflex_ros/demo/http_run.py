@@ -49,7 +49,7 @@ from reflex_ros.demo.rendering import RenderingUnavailable
 ROW_S, ROWS, REPLAN_ROWS = 0.05, 120, 10
 UPDATES = 5  # of the controllers in a row
 PICTURE_ROWS, PICTURE_SIZE = 2, (640, 480)
-STILL_RAD_S = 0.1
+STILL_RAD_S, STILL_ROWS = 0.1, 20
 READY_TIMEOUT_S, ANSWER_TIMEOUT_S = 90.0, 20.0
 JPEG_QUALITY = 90
 
@@ -95,7 +95,7 @@ def run_http_episode(
     arm_columns = len(task.arm_rad)
     chunk, born = np.empty((0, len(goal.joints))), 0
     asked: tuple[int, Future[NDArray[np.float64]]] | None = None
-    begun_s, row, score = time.monotonic(), 0, task.score()
+    begun_s, row, lasted, score = time.monotonic(), 0, 0, task.score()
     with ThreadPoolExecutor(1) as requests:
         for row in range(ROWS):
             if row % PICTURE_ROWS == 0:
@@ -111,8 +111,9 @@ def run_http_episode(
                 task.gripper.set(target[arm_columns:])
             _follow(task, np.asarray(target[:arm_columns]), begun_s + (row + 1) * ROW_S)
             score = task.score()
-            still = not goal.settles or float(np.abs(task.arm_rad_s).max()) < STILL_RAD_S
-            if score["succeeded"] and still:
+            at_rest = float(np.abs(task.arm_rad_s).max()) < STILL_RAD_S
+            lasted = lasted + 1 if score["succeeded"] and (at_rest or not goal.settles) else 0
+            if lasted > (STILL_ROWS if goal.settles else 0):
                 break
     moment = _moment(row + 1, score)
     picture(moment)
