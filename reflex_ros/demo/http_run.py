@@ -156,8 +156,8 @@ def _chunk(port: int, observation: Mapping[str, object], tally: Tally) -> NDArra
     answer = post(port, "/act", observation)
     tally.latency_ms.append(1e3 * (time.monotonic() - begun_s))
     tally.clamped += bool(answer.get("guard_clamped"))
-    if isinstance(answer.get("denoise_steps"), int):
-        tally.denoise_steps.append(float(answer["denoise_steps"]))
+    if isinstance(answer.get("denoising_steps"), int):
+        tally.denoise_steps.append(float(answer["denoising_steps"]))
     return np.array(answer["actions"], dtype=np.float64)
 
 
