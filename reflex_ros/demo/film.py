@@ -63,7 +63,7 @@ def durations_ms(pictures: Sequence[Picture]) -> list[int]:
 
 def draw(episode: Episode, picture: Picture, goal: Goal) -> Pixels:
     """Return one frame, uint8 [height, width, 3] BGR."""
-    view = cropped(picture)
+    view = cropped(picture, goal)
     height = TITLE_HEIGHT + view.shape[0] + CAPTION_HEIGHT
     frame = np.full((height, FRAME_WIDTH, 3), BACKGROUND, dtype=np.uint8)
     frame[TITLE_HEIGHT : TITLE_HEIGHT + view.shape[0]] = view

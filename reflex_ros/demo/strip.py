@@ -16,7 +16,6 @@ from reflex_ros.demo.goals import Goal
 from reflex_ros.demo.scene import COLOURS
 
 FRAME_COUNT = 6
-CROP_X, CROP_Y = slice(215, 555), slice(40, 400)  # of 640x480: the arm and the table
 FRAME_WIDTH, GAP, MARGIN, TITLE_HEIGHT, CAPTION_HEIGHT = 320, 8, 24, 84, 46
 Pixels = NDArray[np.uint8]
 SCALE = 2  # drawn larger and reduced: OpenCV's line fonts are ragged otherwise
@@ -44,7 +43,7 @@ def choose(pictures: Sequence[Picture], count: int = FRAME_COUNT) -> list[Pictur
 
 def draw(episode: Episode, pictures: Sequence[Picture], goal: Goal) -> Pixels:
     """Return the strip, uint8 [height, width, 3] BGR."""
-    frames = [cropped(picture) for picture in pictures]
+    frames = [cropped(picture, goal) for picture in pictures]
     frame_height, count = frames[0].shape[0], len(frames)
     width = 2 * MARGIN + count * FRAME_WIDTH + (count - 1) * GAP
     height = TITLE_HEIGHT + frame_height + CAPTION_HEIGHT
@@ -66,12 +65,12 @@ def write(path: Path, episode: Episode, pictures: Sequence[Picture], goal: Goal)
         raise OSError(f"The picture strip cannot be written to {path}.")
 
 
-def cropped(picture: Picture) -> Pixels:
+def cropped(picture: Picture, goal: Goal) -> Pixels:
     """Return the arm and the table of a picture, uint8 [height, FRAME_WIDTH, 3] BGR. Raises OSError."""
     pixels = cv2.imread(str(picture.path))
     if pixels is None:
         raise OSError(f"The picture {picture.path} cannot be read.")
-    view = pixels[CROP_Y, CROP_X]
+    view = pixels[goal.crop]
     height = round(FRAME_WIDTH * view.shape[0] / view.shape[1])
     frame: Pixels = cv2.resize(view, (FRAME_WIDTH, height), interpolation=cv2.INTER_AREA)
     return frame
