@@ -140,13 +140,9 @@ def demonstrate_episode(arm: PickArm, generator: np.random.Generator, into: Coll
 
 
 def demonstrations(episodes: int, seed: int) -> Collector:
-    generator, arm, into, started_s, held = (
-        np.random.default_rng(seed),
-        PickArm(),
-        Collector(),
-        time.monotonic(),
-        0,
-    )
+    """Frames of the demonstrator on an arm that does not know its hand's weight: it sinks, and has more to recover from."""
+    generator, arm = np.random.default_rng(seed), PickArm(hand_weighs=True)
+    into, started_s, held = Collector(), time.monotonic(), 0
     for episode in range(episodes):
         held += demonstrate_episode(arm, generator, into)
         if (episode + 1) % 100 == 0:

@@ -20,8 +20,11 @@ FINGERS = ("hand_finger_left", "hand_finger_right")
 FINGER_GAIN_N_M, FINGER_DAMPING_N_S_M, FINGER_FORCE_N = 3000.0, 40.0, 40.0
 
 
-def build_pick_model() -> Any:
-    """Return the mujoco.MjModel of the scene, the hand of primitives in the place of the arm's gripper."""
+def build_pick_model(*, hand_weighs: bool = False) -> Any:
+    """Return the mujoco.MjModel of the scene, the hand of primitives in the place of the arm's gripper.
+
+    hand_weighs: the arm's motors feel the hand's weight, as if the controller were not told of it: the arm sinks a little.
+    """
     assets = resources.files("reflex_ros.demo") / "assets"
     spec = mujoco.MjSpec.from_string(
         (assets / "pick_scene.xml").read_text(encoding="utf-8"),
@@ -32,6 +35,9 @@ def build_pick_model() -> Any:
     for part in (*flange.geoms, *flange.sites):
         spec.delete(part)
     hand = mujoco.MjSpec.from_string((assets / "panda_hand.xml").read_text(encoding="utf-8"))
+    if hand_weighs:
+        for name in ("hand", *(name.removeprefix(HAND) for name in FINGERS)):
+            hand.body(name).gravcomp = 0.0
     flange.add_frame().attach_body(hand.body("hand"), HAND, "")
     flange.mass, flange.ipos = 0.01, (0.0, 0.0, 0.0)
     flange.inertia = (1e-5, 1e-5, 1e-5)
@@ -55,9 +61,9 @@ class PickArm:
     FINGER_FORCE_N, so a cube between the fingers stops them. Arm and table do not collide, fingers, cubes and table do.
     """
 
-    def __init__(self, image_size: int = 224) -> None:
+    def __init__(self, image_size: int = 224, *, hand_weighs: bool = False) -> None:
         self._image_size = image_size
-        self._model = model = build_pick_model()
+        self._model = model = build_pick_model(hand_weighs=hand_weighs)
         self._data = mujoco.MjData(model)
         joints = [model.joint(name) for name in JOINT_NAMES]
         self._position_index = np.array([joint.qposadr[0] for joint in joints])
