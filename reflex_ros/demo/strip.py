@@ -32,10 +32,12 @@ class Picture:
 
 
 def choose(pictures: Sequence[Picture], count: int = FRAME_COUNT) -> list[Picture]:
-    """Return `count` of the images: evenly in time until the arm first arrives, then the last one."""
+    """Return `count` of the images: evenly in time until success, then the last one; evenly where success is the end."""
     if len(pictures) <= count:
         return list(pictures)
     arrivals = [index for index, picture in enumerate(pictures) if picture.moment.succeeded]
+    if arrivals and arrivals[0] >= len(pictures) - 2:
+        return [pictures[index] for index in np.linspace(0, len(pictures) - 1, count).round().astype(int)]
     arrival = max(arrivals[0] if arrivals else len(pictures) - 1, count - 2)
     indices = np.linspace(0, arrival, count - 1).round().astype(int)
     return [pictures[index] for index in indices] + [pictures[-1]]
