@@ -41,8 +41,8 @@ def test_eight_columns_come_back_with_the_finger_inside_its_range(serve: Serve) 
 def test_a_state_without_the_finger_is_refused_by_name(serve: Serve) -> None:
     server = serve("calm", **PICK)
     answer = server.client.act(instruction="pick up the red cube", state=[0, 0.2, 0, -2.4, 0, 2.6, 0.8])
-    assert answer.status == 400
-    assert "8" in answer.json["error"]["message"] if isinstance(answer.json["error"], dict) else answer.body
+    assert answer.status == 422
+    assert b"panda_finger_joint1), got 7" in answer.body
 
 
 @pytest.mark.parametrize("seed", [SEED])
