@@ -59,7 +59,8 @@ class Plan:
 
 def arguments() -> list[tuple[str, str]]:
     """Return (name, description) of every launch argument that is a setting. All default to empty: not set."""
-    return [(row.name, f"{row.help} [{row.default!r}]") for row in TABLE]
+    own = [name for name, _, _ in OWN_ARGUMENTS]  # log_level, which launch hands to rcl
+    return [(row.name, f"{row.help} [{row.default!r}]") for row in TABLE if row.name not in own]
 
 
 def plan(texts: Mapping[str, str], argv: Sequence[str] = ()) -> Plan:

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Merge the settings from command line, files and ROS parameters, for `reflex serve` and `reflex doctor` alike."""
+"""Merge the settings from command line, environment, files and ROS parameters, for `reflex serve` and `reflex doctor` alike."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from reflex_core.errors import SettingError
+from reflex_core.settings.environment import from_environment
 from reflex_core.settings.row import Value, checked
 from reflex_core.settings.table import TABLE, Settings, require_known, settings_from
-from reflex_ros.console.ros_args import read_ros_args
+from reflex_ros.console.ros_args import ROS_ARGS, read_ros_args
 
 OWNED_BY_ROS = ("use_sim_time", "start_type_description_service")
 QOS_OVERRIDES = "qos_overrides."
@@ -26,6 +28,7 @@ class Given:
         node: Full name of the node.
         ros_parameters: Parameters that ROS itself declares.
         ros_args: Arguments for rclpy, without parameters.
+        sources: Where each written value comes from, by setting.
     """
 
     settings: Settings
@@ -33,13 +36,21 @@ class Given:
     node: str
     ros_parameters: Mapping[str, object]
     ros_args: tuple[str, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
-def given(options: Mapping[str, object], ros_args: Sequence[str], config: str | None = None) -> Given:
-    """Read every source: the file of --config, then files and -p behind --ros-args in their order, then the options.
+def given(
+    options: Mapping[str, object],
+    ros_args: Sequence[str],
+    config: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Given:
+    """Read every source: the file of --config, the environment, files and -p behind --ros-args in their order, the options.
 
-    The later one wins. Raises SettingError that names the source.
+    The later one wins; what stands behind --ros-args is of the command line, and of launch. Raises SettingError that names
+    the source.
     """
+    sources: dict[str, str] = {}
     theirs = read_ros_args(ros_args)
     written: dict[str, Value] = {}
     ros_parameters: dict[str, object] = {}
@@ -50,11 +61,18 @@ def given(options: Mapping[str, object], ros_args: Sequence[str], config: str | 
 
         found = read_parameters(Path(config), theirs.node, plain=True)
         take(f"--config {config}", found, written, ros_parameters)
+        sources |= dict.fromkeys(written, f"file {config}")
+    variables = from_environment(environment)
+    written |= variables
+    sources |= {row.name: f"environment {row.variable}" for row in TABLE if row.name in variables}
     for source, read in theirs.sources:
-        take(source, read(theirs.node), written, ros_parameters)
+        found = read(theirs.node)
+        take(source, found, written, ros_parameters)
+        sources |= dict.fromkeys(found, f"{ROS_ARGS} {source}")
     settings = settings_from({**written, **options})
     written |= {name: getattr(settings, name) for name in options}
-    return Given(settings, written, theirs.node, ros_parameters, theirs.rest)
+    sources |= dict.fromkeys(options, "command line")
+    return Given(settings, written, theirs.node, ros_parameters, theirs.rest, sources)
 
 
 def take(

@@ -10,6 +10,7 @@ from reflex_core.files.json_fields import read_json
 from reflex_core.files.share import share
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.embodiment_file import Reader
+from reflex_core.text.suggestions import nearest
 
 
 def preset_names() -> tuple[str, ...]:
@@ -23,10 +24,15 @@ def load_preset(name: str, calibration_file: str = "") -> Embodiment:
     calibration_file: of LeRobot, for this very arm; empty: none.
     """
     if name not in preset_names():
-        raise EmbodimentError(
-            f"no embodiment preset '{name}': there are {', '.join(preset_names())}", "unknown-preset"
-        )
+        raise EmbodimentError(no_such_preset(name), "unknown-preset")
     return load_embodiment(share() / "config" / "embodiments" / f"{name}.json", calibration_file)
+
+
+def no_such_preset(name: str) -> str:
+    """Return the sentence that refuses an unknown preset, with the one that was meant and all that there are."""
+    meant = nearest(name, preset_names())
+    suggestion = f"; did you mean {meant}? There are" if meant else ": there are"
+    return f"no embodiment preset {name!r:.100}{suggestion} {', '.join(preset_names())}"
 
 
 def load_embodiment(path: Path, calibration_file: str = "") -> Embodiment:

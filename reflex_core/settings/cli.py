@@ -12,51 +12,62 @@ from reflex_core.settings.table import TABLE
 from reflex_core.text.suggestions import nearest
 from reflex_core.text.untrusted import escaped
 
-_GROUPS = {
+GROUPS = {
     "policy": "Policy and robot", "safety": "Safety", "time": "Time", "failure": "Failures",
-    "record": "Recording", "http": "HTTP", "ros": "ROS",
+    "record": "Recording", "http": "HTTP", "log": "Log lines", "ros": "ROS",
 }  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add one option per setting. Options that the user does not give are left out of the parsed namespace."""
-    for row in TABLE:
-        text = row.help.replace("%", "%%")
-        if isinstance(row.default, bool):
-            parser.add_argument(
-                row.flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
-            )
-        elif isinstance(row.default, tuple):
-            parser.add_argument(row.flag, nargs="+", metavar="NAME", default=argparse.SUPPRESS, help=text)
-        else:
-            parser.add_argument(
-                row.flag,
-                type=str if isinstance(row.default, str) else number,
-                choices=row.choices or None,
-                metavar=None if row.choices else type(row.default).__name__.upper(),
-                default=argparse.SUPPRESS,
-                help=f"{text} [{row.default!r}]",
-            )
+    """Add one option per setting, in their groups. Options that the user does not give are left out of the parsed namespace."""
+    for group, title in GROUPS.items():
+        section = parser.add_argument_group(title)
+        for row in TABLE:
+            if row.group == group:
+                _add(section, row)
+        if group == "log":
+            _add_levels(section)
+
+
+def _add(section: argparse._ArgumentGroup, row: Setting) -> None:
+    default = f" [default: {row.default_words}]" if row.default_words else ""
+    text = row.help.replace("%", "%%") + default
+    if isinstance(row.default, bool):
+        section.add_argument(
+            row.flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
+        )
+        return
+    section.add_argument(
+        row.flag,
+        nargs="+" if isinstance(row.default, tuple) else None,
+        type=str if isinstance(row.default, str | tuple) else number,
+        choices=row.choices or None,
+        metavar=row.value_name,
+        default=argparse.SUPPRESS,
+        help=text,
+    )
+
+
+def _add_levels(section: argparse._ArgumentGroup) -> None:
+    """Add -q and -v, which are two values of --log-level."""
+    for short, long, level in (("-q", "--quiet", "warning"), ("-v", "--verbose", "debug")):
+        section.add_argument(
+            short, long, dest="log_level", action="store_const", const=level, default=argparse.SUPPRESS,
+            help=f"The same as --log-level {level}.",
+        )  # fmt: skip
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add --config FILE, which is no setting but holds them."""
     parser.add_argument(
         "--config", metavar="FILE", action="append", default=None,
-        help="YAML file of settings: `name: value` lines, or a ROS parameter file. Options override it.",
+        help="YAML file of settings: `name: value` lines, or a ROS parameter file. Environment variables and options override it.",
     )  # fmt: skip
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
-    """Return the given options as a dict. End the process with status 2 at an unknown option, and suggest a known one."""
-    known, unknown = parser.parse_known_args(words)
-    if unknown:
-        # argparse has no public list of a parser's options
-        flags = [flag for action in parser._actions for flag in action.option_strings]  # noqa: SLF001
-        near = [nearest_flag(word, flags) for word in unknown]
-        meant = "".join(f"; did you mean {flag}?" for flag in near if flag)
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
-    found = vars(known)
+    """Return the given options as a dict. End the process with status 2 at an option that is not understood."""
+    found = vars(parser.parse_args(words))
     if "config" in found:
         found["config"] = _the_one(parser, found["config"])
     lists = {row.name for row in TABLE if isinstance(row.default, tuple)}
@@ -86,9 +97,10 @@ def markdown() -> str:
         "",
         "Made from `reflex_core/settings/table.py` by `python -m reflex_core.settings.cli`; do not edit.",
         "Every setting is a ROS parameter of the node `reflex`, an argument of `serve.launch.py` and an option of",
-        "`reflex serve` (`max_age_ms` is `--max-age-ms`). Where settings come from: [configure](../how-to/configure.md).",
+        "`reflex serve` (`max_age_ms` is `--max-age-ms`), and an environment variable (`REFLEX_MAX_AGE_MS`). Which of them counts:",
+        "[configure](../how-to/configure.md).",
     ]
-    for group, title in _GROUPS.items():
+    for group, title in GROUPS.items():
         lines += [
             "",
             f"## {title}",

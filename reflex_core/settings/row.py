@@ -11,6 +11,8 @@ from typing import Any
 from reflex_core.errors import SettingError
 from reflex_core.text.suggestions import nearest
 
+PREFIX = "REFLEX_"
+
 Value = bool | int | float | str | tuple[str, ...]
 
 KINDS: dict[type, str] = {
@@ -19,6 +21,11 @@ KINDS: dict[type, str] = {
 BOOLEANS = dict.fromkeys(("true", "yes", "on", "1", "y"), True) | dict.fromkeys(
     ("false", "no", "off", "0", "n"), False
 )
+# how a value is called in help, and the unit behind its default, by the end of the setting's name
+UNITS: dict[str, tuple[str, str]] = {
+    "_ms": ("MS", " ms"), "_s": ("SECONDS", " s"), "_hz": ("HZ", " Hz"), "_fps": ("HZ", " Hz"), "_rad": ("RAD", " rad"),
+    "_days": ("DAYS", " days"), "_mb": ("MB", " MB"), "port": ("PORT", ""),
+}  # fmt: skip
 LARGEST_WHOLE = 10**300  # beyond it a whole number may have no float
 
 
@@ -28,6 +35,7 @@ class Setting:
 
     `when`: when a change takes effect: at process `start`, at the next `configure`, or `live`. path: the value names
     a file or directory, so a leading `~` is a home directory. beyond: what to do instead of a value above the maximum.
+    metavar: what its value is called in help, where neither its kind nor its unit says it.
     """
 
     name: str
@@ -40,11 +48,39 @@ class Setting:
     when: str
     path: bool = False
     beyond: str = ""
+    metavar: str = ""
 
     @property
     def flag(self) -> str:
         """The command-line spelling, `--max-age-ms`."""
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it, `REFLEX_MAX_AGE_MS`."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def value_name(self) -> str:
+        """What its value is called in help: FILE, URL, MS; for a choice the choices."""
+        if self.choices:
+            return "|".join(self.choices)
+        kind = {tuple: "NAME", str: "FILE" if self.path else "TEXT", int: "N", float: "NUMBER"}
+        return self.metavar or self._unit()[0] or kind.get(type(self.default), "")
+
+    @property
+    def default_words(self) -> str:
+        """The default with its unit, as people read it; empty where nothing is set."""
+        if isinstance(self.default, bool):
+            return "on" if self.default else ""
+        if isinstance(self.default, int | float):
+            return f"{self.default}".removesuffix(".0") + self._unit()[1]
+        return self.default if isinstance(self.default, str) else ""
+
+    def _unit(self) -> tuple[str, str]:
+        if isinstance(self.default, str | tuple):
+            return "", ""
+        return next((unit for end, unit in UNITS.items() if self.name.endswith(end)), ("", ""))
 
 
 def row(
@@ -58,11 +94,12 @@ def row(
     choices: tuple[str, ...] = (),
     path: bool = False,
     beyond: str = "",
+    metavar: str = "",
 ) -> Any:
     """Return a dataclass field that carries its row."""
     metadata = {
         "help": help_, "minimum": minimum, "maximum": maximum, "choices": choices, "group": group, "when": when,
-        "path": path, "beyond": beyond,
+        "path": path, "beyond": beyond, "metavar": metavar,
     }  # fmt: skip
     return field(default=default, metadata=metadata)
 

@@ -29,6 +29,7 @@ _time = partial(row, group="time")
 _failure = partial(row, group="failure")
 _record = partial(row, group="record")
 _http = partial(row, group="http", when="start")
+_log = partial(row, group="log", when="start")
 _ros = partial(row, group="ros")
 
 
@@ -38,10 +39,10 @@ class Settings:
 
     # fmt: off
     export_dir: str = _policy("", "Directory of the ONNX export to serve; demo: the embedded reach_panda policy, pick: pick_panda"
-        " (a directory of that name is ./demo). Empty: that policy is served without commanding a robot.", path=True)
+        " (a directory of that name is ./demo). Empty: that policy is served without commanding a robot.", path=True, metavar="DIR")
     remote: str = _policy(
         "", "URL of a server that runs the policy in place of an export: http(s) of this server's kind, ws(s) of openpi's, with the path of"
-        " vLLM's where it is one. The embodiment must be given. --policy-a, --policy-b and --shadow-policy take such URLs, too."
+        " vLLM's where it is one. The embodiment must be given. --policy-a, --policy-b and --shadow-policy take such URLs, too.", metavar="URL",
     )
     remote_api_key_file: str = _policy(
         "", "File holding that server's API key. The environment variable REFLEX_REMOTE_API_KEY does the same.", path=True
@@ -53,6 +54,7 @@ class Settings:
     remote_keys: tuple[str, ...] = _policy(
         (), "Keys of the observations that are sent to openpi's servers: [front=observation/image, state=joints+gripper,"
         " instruction=prompt]; camera=key:bgr for images as BGR, camera=key:chw for channels first. Empty: as LIBERO has them.",
+        metavar="OURS=THEIRS",
     )
     remote_images: str = _policy(
         "jpeg", "How images of raw topics are sent to a server of this kind: as JPEG, or all of their bytes; openpi's take bytes alone.",
@@ -68,19 +70,19 @@ class Settings:
     remote_wait_s: float = _policy(
         5.0, "How long configure waits for that server to answer at all; then it is refused.", minimum=0.0, maximum=3600.0
     )
-    embodiment: str = _policy("", "Embodiment preset by name, for example franka. Empty: the export's own.")
+    embodiment: str = _policy("", "Embodiment preset by name, for example franka. Empty: the export's own.", metavar="NAME")
     custom_embodiment_config: str = _policy("", "Embodiment JSON file; overrides --embodiment.", path=True)
     lerobot_calibration: str = _policy(
         "", "File in which LeRobot calibrated this very arm, for policies that count in degrees or in shares of a travel. Empty:"
         " the one that the embodiment names.", path=True,
     )
-    robot_id: str = _policy("", "Name of this robot in replies, metrics and diagnostics.")
+    robot_id: str = _policy("", "Name of this robot in replies, metrics and diagnostics.", metavar="NAME")
     device: str = _policy(
         "auto",
         "Where inference runs. auto takes CUDA if this onnxruntime has it; cuda and tensorrt refuse to fall back.",
         choices=("auto", "cpu", "cuda", "tensorrt"),
     )
-    providers: tuple[str, ...] = _policy((), "Providers of onnxruntime by name, best first; overrides --device.")
+    providers: tuple[str, ...] = _policy((), "Providers of onnxruntime by name, best first; overrides --device.", metavar="PROVIDER")
     allow_cpu_fallback: bool = _policy(
         False, "Serve on the CPU if the requested GPU does not start, instead of refusing."
     )
@@ -88,7 +90,7 @@ class Settings:
     intra_op_threads: int = _policy(
         0, "Threads of one onnxruntime operator; 0: one per physical core.", minimum=0, maximum=256
     )
-    variant: str = _policy("", "Variant of the export to load, by its name in `variants` of reflex_config.json.")
+    variant: str = _policy("", "Variant of the export to load, by its name in `variants` of reflex_config.json.", metavar="NAME")
     denoise_steps: int = _policy(0, "Denoise steps; 0: the export's. Only for loops outside the graph.", minimum=0, maximum=1000)
     chunk_size: int = _policy(0, "Rows of a chunk; 0: the export's. Only for graphs with a dynamic number of rows.", minimum=0, maximum=1000)
     constant_state: str = _policy(
@@ -134,11 +136,12 @@ class Settings:
     a2c2_every_step: bool = _policy(
         False, "Correct the rows of streamed outputs by every new observation, instead of each chunk once. Needs --a2c2-checkpoint."
     )
-    policy_a: str = _policy("", "Export of slot a; requires --policy-b. Both are loaded, and the episodes are split between them.", path=True)
-    policy_b: str = _policy("", "Export of slot b; requires --policy-a.", path=True)
-    split: int = _policy(50, "Percentage of new episodes for slot a.", when="live", minimum=0, maximum=100)
+    policy_a: str = _policy("", "Export of slot a; requires --policy-b. Both are loaded, and the episodes are split between them.", path=True,
+        metavar="DIR")
+    policy_b: str = _policy("", "Export of slot b; requires --policy-a.", path=True, metavar="DIR")
+    split: int = _policy(50, "Percentage of new episodes for slot a.", when="live", minimum=0, maximum=100, metavar="PERCENT")
     shadow_policy: str = _policy(
-        "", "Export that gets the same observations; only the divergence is recorded. Not with --policy-b.", path=True
+        "", "Export that gets the same observations; only the divergence is recorded. Not with --policy-b.", path=True, metavar="DIR",
     )
     rollback_divergence: float = _policy(
         0.0, "Mean divergence of the two policies (RMS of the worst joint) above which a change of split is reverted. 0: not compared.",
@@ -159,7 +162,7 @@ class Settings:
         " Grippers are not judged. 0: nothing is.",
         minimum=0.0, maximum=10.0,
     )
-    audit_log: str = _safety("", "Directory of the hash-chained log of every served action. Empty: none.", path=True)
+    audit_log: str = _safety("", "Directory of the hash-chained log of every served action. Empty: none.", path=True, metavar="DIR")
     audit_retention_days: int = _safety(
         183, "Retention of audit files in days; 0: unlimited. EU AI Act Art. 26(6) requires six months of deployers.",
         minimum=0, maximum=36500,
@@ -173,7 +176,7 @@ class Settings:
         1000.0, "Maximum age of the last good chunk that is the fallback at the deadline.",
         when="live", minimum=0.0, maximum=60_000.0,
     )
-    slo: str = _time("", "Latency objective such as p99=150ms. Empty: none.", when="live")
+    slo: str = _time("", "Latency objective such as p99=150ms. Empty: none.", when="live", metavar="OBJECTIVE")
     slo_mode: str = _time(
         "auto",
         "While the objective is missed: only log it, refuse new requests (503), or take fewer denoise steps (degrade)."
@@ -186,7 +189,7 @@ class Settings:
 
     cloud_fallback: str = _failure(
         "", "URL of another server with /act, or ws(s) of openpi's that says that its rows are positions of named joints, used when the local"
-        " policy fails. Empty: none."
+        " policy fails. Empty: none.", metavar="URL",
     )
     cloud_api_key_file: str = _failure(
         "", "File holding the other server's API key. The environment variable REFLEX_CLOUD_API_KEY does the same.", path=True
@@ -205,13 +208,13 @@ class Settings:
         60.0, "Time until an open breaker lets one request probe the model.", minimum=0.1, maximum=86_400.0
     )
 
-    record: str = _record("", "Directory for JSONL traces of every request. Empty: none.", path=True)
+    record: str = _record("", "Directory for JSONL traces of every request. Empty: none.", path=True, metavar="DIR")
     record_images: str = _record(
         "hash_only", "What a trace stores of the images: all of them, their hash, or nothing.",
         choices=("full", "hash_only", "none"),
     )
     record_no_gzip: bool = _record(False, "Write traces as plain JSONL.")
-    record_bag: str = _record("", "Directory for rosbag2 bags of inputs and published outputs, one per activation. Empty: none.", path=True)
+    record_bag: str = _record("", "Directory for rosbag2 bags of inputs and published outputs, one per activation. Empty: none.", path=True, metavar="DIR")
     record_bag_streams: str = _record(
         "full", "Which camera and state messages a bag holds: full, all of them as they arrive; consumed, those alone that inference used.",
         choices=("full", "consumed"),
@@ -221,14 +224,14 @@ class Settings:
         512, "Size at which a bag's file is split.", minimum=1, maximum=1_000_000
     )
     otel_endpoint: str = _record(
-        "", "Base URL of an OTLP/HTTP receiver that gets an OpenTelemetry span per request (extra `otel`). Empty: none."
+        "", "Base URL of an OTLP/HTTP receiver that gets an OpenTelemetry span per request (extra `otel`). Empty: none.", metavar="URL",
     )
     otel_sample: float = _record(
         1.0, "Share of requests that become spans; a caller's traceparent decides for its own.", minimum=0.0, maximum=1.0
     )
 
     http: bool = _http(True, "Answer /act, /health, /config and /metrics over HTTP.")
-    host: str = _http("127.0.0.1", "Address to listen on. Other than loopback requires a key or --insecure.")
+    host: str = _http("127.0.0.1", "Address to listen on. Other than loopback requires a key or --insecure.", metavar="ADDRESS")
     port: int = _http(8000, "Port to listen on; 0: a free one.", minimum=0, maximum=65535)
     api_key_file: str = _http("", "File holding the API key. The environment variable REFLEX_API_KEY does the same.", path=True)
     insecure: bool = _http(False, "Allow other addresses than loopback without an API key.")
@@ -241,7 +244,7 @@ class Settings:
         " state=joints+gripper, instruction=prompt]; camera=key:bgr for images sent as BGR,"
         " state=joints+gripper:closed for a gripper in 0 (open) to 1 (closed), :open for the other way round."
         " Empty: guessed from the names, and logged.",
-        when="configure",
+        when="configure", metavar="OURS=THEIRS",
     )
     lerobot_port: int = _http(
         -1, "Port for LeRobot's robot_client (gRPC), which needs the extra `lerobot`; its own default is 8080. -1: none; 0: a free one.",
@@ -249,11 +252,12 @@ class Settings:
     )
     lerobot_host: str = _http(
         "127.0.0.1", "Address of that port. LeRobot's clients bring no key: other than loopback requires --insecure and --lerobot-insecure.",
+        metavar="ADDRESS",
     )
     lerobot_insecure: bool = _http(False, "With --insecure: allow other addresses than loopback for --lerobot-port, which no key protects.")
     lerobot_units: tuple[str, ...] = _http(
         (), "What LeRobot's clients count their joints in: degrees, norm100 (-100 to 100) or radians, [degrees, jaw=percent] for single joints;"
-        " a gripper is in 0 to 100 with the first two. Empty: as the export's `units` say.", when="configure",
+        " a gripper is in 0 to 100 with the first two. Empty: as the export's `units` say.", when="configure", metavar="UNIT",
     )
     lerobot_fps: float = _http(
         0.0, "Rate at which LeRobot's clients execute rows (their --fps); rows are interpolated to it. 0: they get the policy's own rows.",
@@ -264,6 +268,14 @@ class Settings:
         " is 5555. -1: none; 0: a free one.", minimum=-1, maximum=65535,
     )
     max_pixels: int = _http(25_000_000, "Maximum image size in pixels, over HTTP and from topics; larger ones are refused undecoded.", minimum=1024)
+
+    log_level: str = _log(
+        "info", "Least severe log lines that are printed; -q is warning, -v is debug.", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = _log(
+        "text", "Log lines as text with local time, or as one JSON object each, with the id of the request they are about.",
+        choices=("text", "json"),
+    )
 
     autostart: bool = _ros(True, "Configure and activate at start, without a lifecycle manager.", when="start")
     await_goal: bool = _ros(
@@ -283,7 +295,7 @@ class Settings:
     output: str = _ros(
         "joint_trajectory",
         "Robot interface of a robot whose embodiment has no groups: joint_trajectory (trajectory_msgs/JointTrajectory) or forward_command"
-        " (std_msgs/Float64MultiArray); those of groups: docs/reference/robot-interfaces.md.",
+        " (std_msgs/Float64MultiArray); those of groups: docs/reference/robot-interfaces.md.", metavar="INTERFACE",
     )
     controller_wait_s: float = _ros(
         5.0, "How long becoming active waits for the controller of every group of an embodiment; then it is refused. 0: requires none.",

@@ -15,6 +15,7 @@ from reflex_core.metrics.latency_window import LatencyWindow
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.records.recorder import Recorder
 from reflex_core.robot.callers import caller_of
+from reflex_core.text.log_lines import request_id
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.values import HOLD, POLICY, Request, Served
 from reflex_core.wedges.wedge import Proceed
@@ -84,6 +85,13 @@ class Telemetry:
         self._listeners.append(listener)
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:
+        named = request_id.set(request.request_id)
+        try:
+            return self._measured(request, proceed)
+        finally:
+            request_id.reset(named)
+
+    def _measured(self, request: Request, proceed: Proceed) -> Served:
         self._episodes.seen(request.episode_id)
         try:
             served = proceed(request)
@@ -91,6 +99,7 @@ class Telemetry:
             slug = error.slug if isinstance(error, ReflexError) else "internal-error"
             self._metrics.errors.labels(slug).inc()
             self._count(request, REFUSED if isinstance(error, ObservationError | NotReadyError) else FAILED)
+            log.debug("request %s: %s: %s", request.request_id, slug, error)
             seq = self._seq()
             for recorder in self._recorders:
                 recorder.error(request, slug, str(error), seq)
@@ -112,6 +121,7 @@ class Telemetry:
             self._warn_of_cut(request, served)
         with self._lock:
             self._window_ms.add(latency_ms)
+        log.debug("request %s: %s in %.1f ms", request.request_id, _outcome(served), latency_ms)
         self._notify(request, served)
         return served
 

@@ -15,13 +15,14 @@ from reflex_core.ab.tally import Tally
 from reflex_core.ab.trace_order import add_traces
 from reflex_core.files.json_lines import json_line
 from reflex_core.records.trace.parse import TraceError
+from reflex_ros.cli.parser import Parser, add_command
 
 STDOUT = "-"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Report on traces. 0: done; 1: a trace cannot be read, or the report not written; 2: bad command line."""
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(sys.argv[1:] if argv is None else argv)
     logging.getLogger("reflex_core").addHandler(logging.NullHandler())  # what matters is printed here
     tally = Tally(options.split, options.alpha)
     try:
@@ -43,24 +44,28 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="reflex ab", description="Compare the two policies of a server.", allow_abbrev=False
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    reporting = commands.add_parser(
-        "report", help="success, latency and violations of each slot, from traces", allow_abbrev=False
-    )
-    reporting.add_argument("traces", type=Path, nargs="+", help="trace files, or directories of them")
+def parser() -> Parser:
+    """Return the command line of `reflex ab`."""
+    made = Parser(prog="reflex ab", description="Compare the two policies of a server.")
+    reporting = add_command(
+        made.add_subparsers(dest="command", required=True), "report", "success, latency and violations of each slot, from traces",
+        ("reflex ab report traces/", "reflex ab report traces/*.jsonl.gz --json report.json --picture report.svg"),
+    )  # fmt: skip
     reporting.add_argument(
-        "--split", type=_percent, help="percentage of episodes for a, if the traces do not record it"
+        "traces", type=Path, metavar="TRACE", nargs="+", help="trace files, or directories of them"
     )
     reporting.add_argument(
-        "--alpha", type=_share, default=ALPHA, help="probability of a wrong decision (0.05)"
+        "--split",
+        type=_percent,
+        metavar="PERCENT",
+        help="share of episodes for a, if the traces do not record it",
+    )
+    reporting.add_argument(
+        "--alpha", type=_share, metavar="P", default=ALPHA, help="probability of a wrong decision"
     )
     reporting.add_argument("--json", metavar="FILE", help="write the report as JSON; - prints it")
-    reporting.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the report as SVG")
-    return parser
+    reporting.add_argument("--picture", type=Path, metavar="FILE", help="draw the report as SVG")
+    return made
 
 
 def _percent(text: str) -> int:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from reflex_core.records.audit.chain import START, Verdict, audit_files, read_tail, verify
+from reflex_ros.cli.parser import Parser, add_command
 
 UNPROVEN = 3
 
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     0 when it is intact and its end is proven, 1 when it is not intact, 2 for a bad command line, 3 when it is intact but
     no expected last hash was given.
     """
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(sys.argv[1:] if argv is None else argv)
     try:
         files = _files(options.log)
         return _head(files) if options.command == "head" else _verify(files, options.head)
@@ -31,23 +32,29 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="reflex audit", description="Check the hash chain of an audit log.", allow_abbrev=False
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    checking = commands.add_parser(
-        "verify", help="find the first changed, removed, reordered or incomplete record", allow_abbrev=False
-    )
-    checking.add_argument("log", type=Path, help="the audit directory, or one of its files")
+def parser() -> Parser:
+    """Return the command line of `reflex audit`."""
+    made = Parser(prog="reflex audit", description="Check the hash chain of an audit log.")
+    commands = made.add_subparsers(dest="command", required=True)
+    checking = add_command(
+        commands, "verify", "find the first changed, removed, reordered or incomplete record",
+        ("reflex audit verify audit/", "reflex audit verify audit/ --head $(cat head-of-yesterday)"),
+    )  # fmt: skip
+    checking.add_argument("log", type=Path, metavar="LOG", help="the audit directory, or one of its files")
     checking.add_argument(
-        "--head", type=_hash, help="hash of a record that must exist, printed earlier by `head`"
+        "--head",
+        type=_hash,
+        metavar="HASH",
+        help="hash of a record that must exist, printed earlier by `head`",
     )
-    printing = commands.add_parser(
-        "head", help="print the hash of the last record, to be stored elsewhere", allow_abbrev=False
+    printing = add_command(
+        commands,
+        "head",
+        "print the hash of the last record, to be stored elsewhere",
+        ("reflex audit head audit/",),
     )
-    printing.add_argument("log", type=Path, help="the audit directory, or one of its files")
-    return parser
+    printing.add_argument("log", type=Path, metavar="LOG", help="the audit directory, or one of its files")
+    return made
 
 
 def _hash(text: str) -> str:

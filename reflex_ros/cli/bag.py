@@ -3,24 +3,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+
+from reflex_ros.cli.parser import Parser, add_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Reindex a bag. 0 when it is complete now, 1 when it cannot be repaired, 2 for a bad command line."""
-    parser = argparse.ArgumentParser(
-        prog="reflex bag", description="Maintain recorded bags.", allow_abbrev=False
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    making = commands.add_parser(
-        "reindex",
-        help="write what a killed recorder could not: index, summary and metadata.yaml",
-        allow_abbrev=False,
-    )
-    making.add_argument("directory", type=Path, help="the directory of the bag")
-    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(sys.argv[1:] if argv is None else argv)
     from reflex_ros.bag.reindex import BagError, reindex  # --help needs no library
 
     try:
@@ -33,6 +24,17 @@ def main(argv: list[str] | None = None) -> int:
     repaired = ", ".join(done.repaired) or "none"
     print(f"{options.directory}: {done.messages} messages in {done.files} files; repaired: {repaired}")
     return 0
+
+
+def parser() -> Parser:
+    """Return the command line of `reflex bag`."""
+    made = Parser(prog="reflex bag", description="Maintain recorded bags.")
+    making = add_command(
+        made.add_subparsers(dest="command", required=True), "reindex",
+        "write what a killed recorder could not: index, summary and metadata.yaml", ("reflex bag reindex bags/20261130-101500",),
+    )  # fmt: skip
+    making.add_argument("directory", type=Path, metavar="DIR", help="the directory of the bag")
+    return made
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.values import Observation
+from reflex_ros.cli.parser import Parser
 from reflex_ros.cli.robot_options import add_robot, robot_of
 from reflex_ros.console.terminal import Bar
 
@@ -29,7 +30,7 @@ SCENES = 64
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print. 0: a threshold was found; 1: none saves anything, or it could not be measured; 2: usage."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     path: Path = options.export_dir
     try:
         return _calibrate(path, options)
@@ -38,46 +39,56 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    """Return the command line of `reflex calibrate-adaptive`."""
+    made = Parser(
         prog="reflex calibrate-adaptive",
         description="Measure how early the denoise loop of an export may stop, for --adaptive-steps.",
-        allow_abbrev=False,
+        examples=(
+            "reflex calibrate-adaptive ./my-export --embodiment franka --observations recorded/",
+            "reflex calibrate-adaptive demo --scenes 16",
+        ),
     )
-    parser.add_argument(
+    made.add_argument(
         "export_dir",
         nargs="?",
+        metavar="EXPORT",
         default=DEMO,
         type=export_path,
         help="the export; default: demo, the embedded one",
     )
-    add_robot(parser)
-    seen = parser.add_mutually_exclusive_group()
+    add_robot(made)
+    seen = made.add_mutually_exclusive_group()
     seen.add_argument(
         "--observations",
         type=Path,
+        metavar="DIR",
         help="folder of recorded observations (docs/reference/observations.md)",
     )
     seen.add_argument(
         "--scenes",
         type=_count,
         default=SCENES,
-        help="simulated scenes, for the embedded policy (%(default)s)",
+        metavar="N",
+        help="simulated scenes, for the embedded policy",
     )
-    parser.add_argument(
-        "--seeds", type=_count, default=1, help="start noise samples per observation (%(default)s)"
+    made.add_argument(
+        "--seeds", type=_count, metavar="N", default=1, help="start noise samples per observation"
     )
-    parser.add_argument(
+    made.add_argument(
         "--max-difference",
         type=_share,
         default=0.01,
-        help="largest allowed change of an action, relative to the joint's range (%(default)s)",
+        metavar="SHARE",
+        help="largest allowed change of an action, relative to the joint's range",
     )
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "tensorrt"))
-    parser.add_argument(
+    made.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda", "tensorrt"), help="where inference runs"
+    )
+    made.add_argument(
         "--write", action="store_true", help=f"write the result into the export's {CONFIG_NAME}"
     )
-    return parser
+    return made
 
 
 def _count(text: str) -> int:

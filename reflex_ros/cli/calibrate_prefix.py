@@ -25,13 +25,14 @@ from reflex_core.files.atomic import write_block
 from reflex_core.files.observations import named_observations
 from reflex_core.files.share import export_path
 from reflex_core.policy.load import load_policy
+from reflex_ros.cli.parser import Parser
 from reflex_ros.cli.robot_options import add_robot, robot_of
 from reflex_ros.console.terminal import plain_table
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print. 0: a threshold was found; 1: there is none, or it could not be measured; 2: usage."""
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(sys.argv[1:] if argv is None else argv)
     try:
         return _calibrate(options.export_dir, options)
     except (ReflexError, OSError) as error:
@@ -39,30 +40,33 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    """Return the command line of `reflex calibrate-prefix`."""
+    made = Parser(
         prog="reflex calibrate-prefix",
         description="Measure how much an image may change before --prefix-cache computes a new prefix.",
-        allow_abbrev=False,
+        examples=("reflex calibrate-prefix ./my-export --observations still/ --moved moved/ --write",),
     )
-    parser.add_argument("export_dir", type=export_path, help="the export; demo: the embedded one")
-    parser.add_argument(
-        "--observations", type=Path, required=True, metavar="FOLDER",
+    made.add_argument(
+        "export_dir", metavar="EXPORT", type=export_path, help="the export; demo: the embedded one"
+    )
+    made.add_argument(
+        "--observations", type=Path, required=True, metavar="DIR",
         help="recorded observations (docs/reference/observations.md); files whose names differ only in the number at the end"
         " show one unchanged scene",
     )  # fmt: skip
-    parser.add_argument(
-        "--moved", type=Path, metavar="FOLDER",
+    made.add_argument(
+        "--moved", type=Path, metavar="DIR",
         help="the same scenes after the smallest move that must be detected, under the same file names",
     )  # fmt: skip
-    add_robot(parser)
-    parser.add_argument(
-        "--max-age-ms", type=_age, default=MAX_AGE_MS, help="maximum age of a prefix (%(default)s)"
+    add_robot(made)
+    made.add_argument(
+        "--max-age-ms", type=_age, metavar="MS", default=MAX_AGE_MS, help="maximum age of a prefix"
     )
-    parser.add_argument(
+    made.add_argument(
         "--write", action="store_true", help=f"write the result into the export's {CONFIG_NAME}"
     )
-    return parser
+    return made
 
 
 def _age(text: str) -> float:

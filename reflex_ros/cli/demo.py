@@ -6,14 +6,15 @@ from __future__ import annotations
 import importlib.util
 import sys
 
-from reflex_ros.demo.demo_options import arguments_from, require_ros_for
+from reflex_ros.cli.parser import Parser
+from reflex_ros.demo.demo_options import DESCRIPTION, add_options, require_ros_for
 
 NEEDED = {"mujoco": "the simulator", "cv2": "OpenCV, for pictures"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the demo. 0 when at least 95 % of the episodes succeed, 1 when not, 2 for a wrong option, 130 after Ctrl-C."""
-    arguments = arguments_from(argv, "reflex demo")
+    arguments = parser().parse_args(argv)
     missing = [what for module, what in NEEDED.items() if not _found(module)]
     if missing:
         print(
@@ -32,6 +33,15 @@ def main(argv: list[str] | None = None) -> int:
 
     print("ROS 2 is not installed here: the arm asks the policy over HTTP.", flush=True)
     return run_over_http(arguments)
+
+
+def parser() -> Parser:
+    """Return the command line of `reflex demo`."""
+    made = Parser(
+        prog="reflex demo", description=DESCRIPTION, examples=("reflex demo", "reflex demo --episodes 4 --film demo.webp")
+    )  # fmt: skip
+    add_options(made)
+    return made
 
 
 def _has_ros() -> bool:

@@ -20,7 +20,9 @@ from reflex_core.doctor.finding import FAIL, LEVELS, OK, WARN, Finding, worst
 from reflex_core.errors import ConfigurationError, SettingError
 from reflex_core.files.share import export_path
 from reflex_core.settings.cli import add_arguments, add_config, parse
+from reflex_core.settings.environment import unknown_variables
 from reflex_core.settings.table import Settings, settings_from
+from reflex_ros.cli.parser import Parser
 from reflex_ros.console.ros_args import split_ros_args
 from reflex_ros.console.terminal import Bar, drawn, plain_table
 from reflex_ros.doctor.other_servers import CHECK as OTHER_SERVERS
@@ -40,11 +42,11 @@ ALONE = ("LOCALHOST", "OFF")  # discovery ranges that reach no other machine
 def main(argv: list[str] | None = None) -> int:
     """Print the findings. 0 when nothing fails, 1 when something does, 2 for a bad option."""
     own, ros_args = split_ros_args(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
-    options = parse(parser, own)
+    line = parser()
+    options = parse(line, own)
     files = options.pop("upgrade")
     if files is not None:
-        return _upgrade(parser, files, options, ros_args)
+        return _upgrade(line, files, options, ros_args)
     as_json, no_ros = options.pop("json"), options.pop("no_ros")
     only_calibration, config = options.pop("show_calibration"), options.pop("config")
     try:
@@ -54,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         requested: Given | SettingError = given(options, ros_args, config)
+        if unknown := unknown_variables(os.environ):
+            print(f"reflex doctor: {unknown}", file=sys.stderr)
     except SettingError as error:
         requested = error
     if only_calibration and isinstance(requested, Given):
@@ -69,9 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if worst(found) == FAIL else 0
 
 
-def _upgrade(
-    parser: argparse.ArgumentParser, files: Sequence[str], options: dict[str, Any], ros_args: Sequence[str]
-) -> int:
+def _upgrade(line: Parser, files: Sequence[str], options: dict[str, Any], ros_args: Sequence[str]) -> int:
     """Run --upgrade FILES. 0 when every file is read, 1 when one needs a command or is refused, 2 for another option."""
     # only here: it reads recordings, which the other checks never do
     from reflex_ros.cli.doctor_upgrade import judged, report
@@ -80,7 +82,7 @@ def _upgrade(
     as_json = options.pop("json")
     if others := sorted(name for name, value in options.items() if value not in (None, False)):
         flags = ", ".join("--" + name.replace("_", "-") for name in others)
-        parser.error(f"--upgrade does not go with {flags}")
+        line.error(f"--upgrade does not go with {flags}")
     with _own_output() if as_json else nullcontext():
         found = judged(files, robot, ros_args)
     return report(found, as_json)
@@ -100,37 +102,43 @@ def _own_output() -> Iterator[None]:
         os.close(kept)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    """Return the command line of `reflex doctor`."""
+    made = Parser(
         prog="reflex doctor",
         description="Check this machine and the configuration that would be served. Takes the options of `reflex serve`.",
-        usage="%(prog)s [export_dir] [options] [--ros-args ...]",
+        usage="%(prog)s [EXPORT] [options] [--ros-args ...]",
         epilog="exit status: 0 no failure, 1 a failure, 2 a wrong option",
-        allow_abbrev=False,
+        examples=(
+            "reflex doctor",
+            "reflex doctor ./my-export --embodiment franka --safety-config limits.json",
+            "reflex doctor --config robot.yaml --json",
+        ),
     )
-    parser.add_argument(
+    made.add_argument(
         "export_dir",
         nargs="?",
+        metavar="EXPORT",
         default=argparse.SUPPRESS,
         help="export to check; demo: the embedded policy, also the default",
     )
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--no-ros", action="store_true", help="Skip the checks of ROS.")
-    parser.add_argument(
+    made.add_argument("--json", action="store_true", help="print the findings as JSON")
+    made.add_argument("--no-ros", action="store_true", help="Skip the checks of ROS.")
+    made.add_argument(
         "--show-calibration",
         action="store_true",
         help="only print the measurements of --auto-calibrate",
     )
-    parser.add_argument(
+    made.add_argument(
         "--upgrade",
         nargs="+",
         metavar="FILE",
         help="only judge files of an earlier version: parameter files, embodiments, safety files,"
         " exports, traces, bags, audit logs, calibrations, or folders of them",
     )
-    add_config(parser)
-    add_arguments(parser)
-    return parser
+    add_config(made)
+    add_arguments(made)
+    return made
 
 
 def examined(requested: Given | SettingError, no_ros: bool) -> list[Finding]:

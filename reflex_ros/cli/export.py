@@ -32,6 +32,7 @@ from reflex_export.options import (
 from reflex_export.result import Result
 from reflex_ros.cli import manifest
 from reflex_ros.cli.argument_types import comma_separated, finite, positive, rate_hz, seed
+from reflex_ros.cli.parser import Parser
 from reflex_ros.console.terminal import Bar
 
 FORMER = "seal"  # `reflex export seal FOLDER` of the first version
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return manifest.main(arguments[1:])
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     bar = Bar(plain=_say)
 
     def say(line: str) -> None:
@@ -68,29 +69,32 @@ def main(argv: list[str] | None = None) -> int:
     return _ended(result)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    """Return the command line of `reflex export`."""
+    made = Parser(
         prog="reflex export",
         description="Turn a policy that LeRobot trained into a folder that `reflex serve` takes, and compare it with LeRobot's"
         f" own answers. Exported are policies of type {', '.join(FAMILIES)}. This needs torch and LeRobot: pip install"
         " 'reflex_ros[export]'; serving needs neither.",
-        epilog="For example: reflex export outputs/train/act_so101 ./act_so101 --dataset ~/data/so101_pick --units degrees."
-        " Ends with 0 when the export was verified, 2 when it was refused, 3 when it differs from LeRobot.",
-        allow_abbrev=False,
+        epilog="exit status: 0 verified, 2 refused, and nothing was written, 3 written, but it differs from LeRobot",
+        examples=(
+            "reflex export outputs/train/act_so101 ./act_so101 --dataset ~/data/so101_pick --units degrees",
+            "reflex export lerobot/smolvla_base ./smolvla --dtype fp16 --tolerance 0.01",
+        ),
     )
-    parser.add_argument(
+    made.add_argument(
         "checkpoint", metavar="CHECKPOINT",
         help="folder with config.json and model.safetensors, a training run around it, or a name on the Hugging Face hub",
     )  # fmt: skip
-    parser.add_argument(
+    made.add_argument(
         "out", metavar="OUT", nargs="?", type=Path,
         help="folder that is made; default: the policy's name with _export behind it, here",
     )  # fmt: skip
-    _add_robot(parser.add_argument_group("what no checkpoint holds"))
-    _add_graphs(parser.add_argument_group("the graphs"))
-    _add_comparison(parser.add_argument_group("the comparison with LeRobot"))
-    parser.add_argument("--force", action="store_true", help="replace an export that is there")
-    return parser
+    _add_robot(made.add_argument_group("what no checkpoint holds"))
+    _add_graphs(made.add_argument_group("the graphs"))
+    _add_comparison(made.add_argument_group("the comparison with LeRobot"))
+    made.add_argument("--force", action="store_true", help="replace an export that is there")
+    return made
 
 
 def _add_robot(group: argparse._ArgumentGroup) -> None:
@@ -119,7 +123,7 @@ def _add_robot(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_graphs(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--dtype", choices=DTYPES, default=FP32, help="of the weights (%(default)s)")
+    group.add_argument("--dtype", choices=DTYPES, default=FP32, help="of the weights")
     group.add_argument(
         "--fused",
         action="store_true",
@@ -138,15 +142,15 @@ def _add_graphs(group: argparse._ArgumentGroup) -> None:
 def _add_comparison(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--observations", type=_count, metavar="N",
-        help=f"how many are compared ({OBSERVATIONS}; down to {LEAST_OBSERVATIONS} where an answer takes many steps)",
+        help=f"how many are compared [default: {OBSERVATIONS}; down to {LEAST_OBSERVATIONS} where an answer takes many steps]",
     )  # fmt: skip
     group.add_argument(
-        "--seed", type=seed, default=0, help="of these observations and their noise (%(default)s)"
+        "--seed", type=seed, metavar="N", default=0, help="of these observations and their noise"
     )
     tolerances = ", ".join(f"{tolerance:g} for {dtype}" for dtype, tolerance in TOLERANCES.items())
     group.add_argument(
         "--tolerance", type=positive, metavar="X",
-        help=f"largest difference that counts as verified, in the robot's units ({tolerances})",
+        help=f"largest difference that counts as verified, in the robot's units [default: {tolerances}]",
     )  # fmt: skip
 
 

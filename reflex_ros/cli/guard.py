@@ -19,13 +19,14 @@ from reflex_core.robot.limits.safety_config import CARTESIAN, SafetyConfig, load
 from reflex_core.robot.limits.tool_limits import described
 from reflex_core.robot.presets import load_embodiment, load_preset
 from reflex_core.robot.urdf import UrdfJoint, read_urdf
+from reflex_ros.cli.parser import Parser, add_command
 
 DEFAULT_OUTPUT = Path("safety_config.json")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run `init` or `check`. 0 when the limits are complete, 1 when they are not, 2 for a bad command line."""
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(sys.argv[1:] if argv is None else argv)
     try:
         return _init(options) if options.command == "init" else _check(options)
     except ConfigurationError as error:
@@ -35,14 +36,20 @@ def main(argv: list[str] | None = None) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="reflex guard", description="Make and check the limits of --safety-config.", allow_abbrev=False
+def parser() -> Parser:
+    """Return the command line of `reflex guard`."""
+    made = Parser(prog="reflex guard", description="Make and check the limits of --safety-config.")
+    commands = made.add_subparsers(dest="command", required=True)
+    making = add_command(
+        commands, "init", "write a safety configuration from a URDF",
+        ("reflex guard init --urdf robot.urdf --embodiment franka", "reflex guard init --urdf robot.urdf --margin 0.05 --output limits.json"),
+    )  # fmt: skip
+    making.add_argument(
+        "--urdf", type=Path, metavar="FILE", required=True, help="the robot's description, not xacro"
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    making = commands.add_parser("init", help="write a safety configuration from a URDF", allow_abbrev=False)
-    making.add_argument("--urdf", type=Path, required=True, help="the robot's description, not xacro")
-    making.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="default: %(default)s")
+    making.add_argument(
+        "--output", type=Path, metavar="FILE", default=DEFAULT_OUTPUT, help="file that is written"
+    )
     making.add_argument(
         "--margin", type=_margin, default=0.0, metavar="RAD",
         help="stay this far inside the position limits of revolute joints",
@@ -51,12 +58,23 @@ def _parser() -> argparse.ArgumentParser:
         "--partial", action="store_true", help="write the available limits even if some are missing"
     )
     making.add_argument("--force", action="store_true", help="replace an existing output file")
-    checking = commands.add_parser("check", help="print the limits in force", allow_abbrev=False)
-    checking.add_argument("--config", type=Path, default=DEFAULT_OUTPUT, help="default: %(default)s")
+    checking = add_command(
+        commands,
+        "check",
+        "print the limits in force",
+        ("reflex guard check --config limits.json --embodiment franka",),
+    )
+    checking.add_argument(
+        "--config", type=Path, metavar="FILE", default=DEFAULT_OUTPUT, help="the safety configuration"
+    )
     for command in (making, checking):
-        command.add_argument("--embodiment", help="embodiment preset: only its joints; check: its limits too")
-        command.add_argument("--custom-embodiment-config", type=Path, help="the same from an embodiment file")
-    return parser
+        command.add_argument(
+            "--embodiment", metavar="NAME", help="embodiment preset: only its joints; check: its limits too"
+        )
+        command.add_argument(
+            "--custom-embodiment-config", type=Path, metavar="FILE", help="the same from an embodiment file"
+        )
+    return made
 
 
 def _margin(text: str) -> float:

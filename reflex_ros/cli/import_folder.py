@@ -14,13 +14,14 @@ from reflex_export.importing.description_of import ImportOptions
 from reflex_export.importing.import_folder import run
 from reflex_export.options import UNITS
 from reflex_ros.cli.argument_types import comma_separated, rate_hz
+from reflex_ros.cli.parser import Parser
 
 REFUSED = 2
 
 
 def main(argv: list[str] | None = None) -> int:
     """Import. 0: imported; 2: refused, and nothing was written."""
-    given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    given = parser().parse_args(sys.argv[1:] if argv is None else argv)
     options = ImportOptions(
         given.names,
         given.state_names,
@@ -43,41 +44,42 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    """Return the command line of `reflex import`."""
+    made = Parser(
         prog="reflex import",
         description="Describe an ONNX export of another program so that `reflex serve` takes it: a policy_package (manifest.json"
         " of LeRobot and physicalai), or a LEAPP bundle (.yaml of Isaac Lab) with one graph. No code of it is run,"
         " and neither torch nor its program is needed.",
-        allow_abbrev=False,
+        examples=("reflex import ./policy_package ./my-export --fps 30 --units degrees",),
     )
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the export of the other program")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder that is made")
-    parser.add_argument(
+    made.add_argument("folder", metavar="DIR", type=Path, help="the export of the other program")
+    made.add_argument("out", metavar="OUT", type=Path, help="folder that is made")
+    made.add_argument(
         "--names",
         type=comma_separated,
         default=(),
         metavar="A,B,...",
         help="names of the actions, in their order",
     )
-    parser.add_argument(
+    made.add_argument(
         "--state-names", type=comma_separated, default=(), metavar="A,B,...",
         help="names of the numbers of the state, where they are not those of the actions",
     )  # fmt: skip
-    parser.add_argument("--fps", type=rate_hz, metavar="HZ", help="control rate")
-    parser.add_argument(
+    made.add_argument("--fps", type=rate_hz, metavar="HZ", help="control rate")
+    made.add_argument(
         "--units", type=comma_separated, default=(), metavar="UNIT[,UNIT...]",
         help=f"of states and actions: {', '.join(UNITS)}; one for all, or one for each action",
     )  # fmt: skip
-    parser.add_argument(
+    made.add_argument(
         "--tokenizer", type=Path, metavar="DIR", help="folder with the tokenizer.json of the language model"
     )
-    parser.add_argument(
+    made.add_argument(
         "--image-range", type=_range, metavar="LOW,HIGH",
         help="pixels that the graph of a LEAPP bundle takes for black and white: 0,1 or 0,255",
     )  # fmt: skip
-    parser.add_argument("--force", action="store_true", help="replace an export that is there")
-    return parser
+    made.add_argument("--force", action="store_true", help="replace an export that is there")
+    return made
 
 
 def _range(text: str) -> tuple[float, float]:

@@ -18,12 +18,13 @@ from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
 from reflex_core.values import Observation
 from reflex_ros.cli.argument_types import positive, seed
+from reflex_ros.cli.parser import Parser
 from reflex_ros.cli.robot_options import add_robot, robot_of
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write the manifest of an export. 0: written; 1: refused, and nothing was written; 2: a bad command line."""
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(sys.argv[1:] if argv is None else argv)
     try:
         return _write(options)
     except (ReflexError, OSError) as error:
@@ -31,30 +32,33 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    """Return the command line of `reflex manifest`."""
+    made = Parser(
         prog="reflex manifest",
         description=f"Write {MANIFEST} (SHA-256 of every file) and {FIXTURE} (an observation and the chunk computed"
         " from it here, on the CPU). `reflex doctor` compares both on any machine.",
-        allow_abbrev=False,
+        examples=("reflex manifest ./my-export --embodiment franka --observations recorded/",),
     )
-    parser.add_argument("export_dir", type=export_path, help="the export; demo: the embedded one")
-    parser.add_argument(
-        "--observations", type=Path, metavar="FOLDER",
+    made.add_argument(
+        "export_dir", metavar="EXPORT", type=export_path, help="the export; demo: the embedded one"
+    )
+    made.add_argument(
+        "--observations", type=Path, metavar="DIR",
         help="recorded observations (docs/reference/observations.md), of which the first is used; default: a plain grey image",
     )  # fmt: skip
-    add_robot(parser)
-    parser.add_argument("--seed", type=seed, default=0, help="seed of the start noise (%(default)s)")
-    parser.add_argument(
-        "--tolerance", type=positive, default=TOLERANCE,
-        help="largest allowed difference on another machine, in the network's own units (%(default)s)",
+    add_robot(made)
+    made.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of the start noise")
+    made.add_argument(
+        "--tolerance", type=positive, metavar="X", default=TOLERANCE,
+        help="largest allowed difference on another machine, in the network's own units",
     )  # fmt: skip
-    parser.add_argument(
+    made.add_argument(
         "--keep-parity", action="store_true",
         help=f"keep the {FIXTURE} that exists, for example of the training code: write only the hashes",
     )  # fmt: skip
-    parser.add_argument("--force", action="store_true", help="replace existing files")
-    return parser
+    made.add_argument("--force", action="store_true", help="replace existing files")
+    return made
 
 
 def _write(options: argparse.Namespace) -> int:

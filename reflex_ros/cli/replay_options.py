@@ -12,6 +12,7 @@ from reflex_core.files.share import export_path
 from reflex_core.replay.comparison import ACTIONS, ALL, MODES, Tolerances
 from reflex_core.replay.runner import FAIL_ON, Plan, judges, modes_of
 from reflex_ros.cli import replay_publish
+from reflex_ros.cli.parser import Parser
 from reflex_ros.cli.trace_options import add_filters, selection_of
 
 STDOUT = "-"
@@ -22,24 +23,28 @@ USUAL = {
 }  # fmt: skip
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser. Options of USUAL that the user does not give are None: --publish does not use them."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="reflex replay",
         description="Run recorded requests against a policy and compare the results.",
         epilog="exit status: 0 done, 1 wrong trace or command line, or nothing compared, 2 policy not loaded,"
         " 3 what --fail-on names has failed",
-        allow_abbrev=False,
+        examples=(
+            "reflex replay traces/20261130-101500.jsonl.gz --no-replay",
+            "reflex replay traces/20261130-101500.jsonl.gz --model ./my-export --diff all --fail-on actions",
+            "reflex replay bags/20261130-101500 --publish --rate 0.5",
+        ),
     )
     add = parser.add_argument
-    add("trace", type=Path, help="a .jsonl or .jsonl.gz trace, or the directory of a bag")
+    add("trace", metavar="TRACE", type=Path, help="a .jsonl or .jsonl.gz trace, or the directory of a bag")
     add(
         "--model", type=export_path, metavar="DIR",
         help="export to run, demo: the embedded one; required unless --no-replay or --publish",
     )  # fmt: skip
     add("--model-b", type=export_path, metavar="DIR", help="export to run for the answers of slot b")
-    add("--diff", choices=(*MODES, ALL), help=f"what to compare ({ACTIONS})")
-    add("--n", type=int, default=0, metavar="N", help="only the first N records; 0: all")
+    add("--diff", choices=(*MODES, ALL), help=f"what to compare [default: {ACTIONS}]")
+    add("--n", type=int, default=0, metavar="N", help="only the first N records [default: all]")
     add("--output", metavar="FILE", help="write a JSON report; - for standard output")
     add("--plot", type=Path, metavar="DIR", help="draw actions and latencies as PNG; needs reflex_ros[plot]")
     add("--fail-on", default="", choices=FAIL_ON, help="exit 3 if any diff of that kind fails")
@@ -56,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="draw all start noise from this seed instead of the recorded one",
     )
-    add("--device", choices=("auto", "cpu", "cuda", "tensorrt"), help="(auto)")
+    add("--device", choices=("auto", "cpu", "cuda", "tensorrt"), help="where inference runs [default: auto]")
     robot = parser.add_mutually_exclusive_group()
     robot.add_argument(
         "--embodiment", default="", metavar="NAME", help="instead of the recorded one; none: no preset"
@@ -64,12 +69,12 @@ def parser() -> argparse.ArgumentParser:
     robot.add_argument(
         "--custom-embodiment-config", default="", metavar="FILE", help="instead of the recorded one"
     )
-    add("--min-cos", type=float, metavar="X", help=f"minimum cosine ({TOLERANCES.min_cosine:g})")
-    add("--max-abs", type=float, metavar="X", help=f"largest difference ({TOLERANCES.max_abs:g})")
+    add("--min-cos", type=float, metavar="X", help=f"minimum cosine [default: {TOLERANCES.min_cosine:g}]")
+    add("--max-abs", type=float, metavar="X", help=f"largest difference [default: {TOLERANCES.max_abs:g}]")
     add(
         "--joint-share", type=float, metavar="X",
         help="largest difference of a joint, relative to its largest value in the chunk"
-        f" ({TOLERANCES.joint_share:g})",
+        f" [default: {TOLERANCES.joint_share:g}]",
     )  # fmt: skip
     add(
         "--allow-damage",

@@ -42,12 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--publish", action="store_true", help="publish the recorded inputs, for another node; needs no model"
     )
-    add("--rate", type=float, metavar="X", help="speed factor (1)")
+    add("--rate", type=float, metavar="X", help="speed factor [default: 1]")
     add(
         "--clock", action="store_true", default=None,
         help="keep the recorded stamps and publish /clock, for a node with use_sim_time; else stamps are now",
     )  # fmt: skip
-    add("--wait-s", type=float, metavar="S", help=f"time to wait for subscribers ({PATIENCE_S:g})")
+    add(
+        "--wait-s",
+        type=float,
+        metavar="SECONDS",
+        help=f"time to wait for subscribers [default: {PATIENCE_S:g} s]",
+    )
     add(
         "--with-controller", action="store_true", default=None,
         help="play even if a controller subscribes to that node's commands: its robot moves",

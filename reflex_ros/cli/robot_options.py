@@ -13,10 +13,17 @@ from reflex_core.robot.presets import load_embodiment, load_preset
 def add_robot(parser: argparse.ArgumentParser) -> None:
     """Add --embodiment and --custom-embodiment-config, which exclude each other, and --lerobot-calibration."""
     robot = parser.add_mutually_exclusive_group()
-    robot.add_argument("--embodiment", help="preset of the robot; default: the export's own embodiment.json")
-    robot.add_argument("--custom-embodiment-config", type=Path, help="embodiment JSON file of the robot")
+    robot.add_argument(
+        "--embodiment", metavar="NAME", help="preset of the robot; default: the export's own embodiment.json"
+    )
+    robot.add_argument(
+        "--custom-embodiment-config", type=Path, metavar="FILE", help="embodiment JSON file of the robot"
+    )
     parser.add_argument(
-        "--lerobot-calibration", default="", help="LeRobot's calibration file of this very arm"
+        "--lerobot-calibration",
+        metavar="FILE",
+        default="",
+        help="LeRobot's calibration file of this very arm",
     )
 
 

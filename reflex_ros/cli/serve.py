@@ -12,11 +12,14 @@ import threading
 
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
+from reflex_core.robot.presets import no_such_preset, preset_names
 from reflex_core.settings.cli import add_arguments, add_config, parse
+from reflex_core.settings.config_file import config_lines
+from reflex_core.settings.environment import unknown_variables
 from reflex_core.settings.table import Settings, settings_from
-from reflex_core.text.log_lines import OneLine
 from reflex_core.text.untrusted import escaped
-from reflex_ros.console import startup_banner
+from reflex_ros.cli.parser import Parser
+from reflex_ros.console import logs, startup_banner
 from reflex_ros.console.ros_args import ROS_ARGS, split_ros_args
 from reflex_ros.console.stop_signals import stop_on_signals
 from reflex_ros.console.terminal import watched
@@ -25,6 +28,14 @@ from reflex_ros.preflight import require_interface, require_sound
 from reflex_ros.settings_sources import Given, given
 from reflex_ros.sidecar.server import Sidecar
 from reflex_ros.sidecar.server_connections import connect_cloud, connect_remote
+
+EXAMPLES = (
+    "reflex serve demo --no-ros",
+    "reflex serve ./my-export --embodiment franka --safety-config limits.json --deadline-ms 33",
+    "reflex serve ./my-export --embodiment franka --record traces/ --slo p99=150ms --robot-id arm7",
+    "REFLEX_PORT=9000 reflex serve --config robot.yaml --print-config",
+    "reflex serve ./my-export --embodiment franka --ros-args -r camera/image_raw:=/wrist/color",
+)
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +46,23 @@ REFUSED = 78
 def main(argv: list[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM. 0: stopped by a signal; 1: it could not serve; 2: a bad option; 78: bad settings or files."""
     own, ros_args = split_ros_args(sys.argv[1:] if argv is None else argv)
-    options = parse(_parser(), own)
-    no_ros, config = bool(options.pop("no_ros")), options.pop("config")
+    line = parser()
+    options = parse(line, own)
+    no_ros, config, printing = (options.pop(name) for name in ("no_ros", "config", "print_config"))
     try:
         settings_from(options)
     except SettingError as error:
         return _refuse(error, 2)
+    if (name := options.get("embodiment")) and name not in preset_names():
+        line.error(no_such_preset(name))
     try:
         found = given(options, ros_args, config)
+        logs.configure(found.settings.log_level, found.settings.log_format)
+        if unknown := unknown_variables(os.environ):
+            log.warning("%s", unknown)
+        if printing:
+            print(*config_lines(found.settings, found.sources), sep="\n")
+            return 0
         settings, over_ros = found.settings, not no_ros and _rclpy_is_there()
         require_interface(settings, over_ros)
         # without autostart parameters may still be set before configure
@@ -52,12 +72,10 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(error, REFUSED)
     if over_ros:
         return _serve_ros(found)
-    print(
-        "serving HTTP alone, without ROS:",
-        "--no-ros" if no_ros else "rclpy cannot be imported here",
-        flush=True,
-    )
-    print(*unused(found), sep="\n", end="\n" if unused(found) else "", file=sys.stderr)
+    why = "--no-ros" if no_ros else "rclpy cannot be imported here"
+    logs.announce(f"serving HTTP alone, without ROS: {why}")
+    for sentence in unused(found):
+        log.warning("%s", sentence)
     return serve_http(settings)
 
 
@@ -83,25 +101,32 @@ def _serve_ros(found: Given) -> int:
     return int(run(found))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    """Return the command line of `reflex serve`."""
+    made = Parser(
         prog="reflex serve",
         description="Serve an ONNX export over ROS 2 and HTTP.",
-        usage="%(prog)s [export_dir] [options] [--ros-args ...]",
-        epilog=f"What follows {ROS_ARGS} is for rclpy; its -p and --params-file also give settings. Options override them, and"
-        " they override --config.",
-        allow_abbrev=False,
+        usage="%(prog)s [EXPORT] [options] [--ros-args ...]",
+        epilog=f"What follows {ROS_ARGS} is for rclpy; its -p and --params-file also give settings. A setting is taken from the first"
+        f" of: option, {ROS_ARGS}, environment variable (--max-age-ms: REFLEX_MAX_AGE_MS), --config, default.",
+        examples=EXAMPLES,
     )
-    parser.add_argument(
+    made.add_argument(
         "export_dir",
         nargs="?",
+        metavar="EXPORT",
         default=argparse.SUPPRESS,
         help="the same as --export-dir; demo: the embedded policy, which commands a robot only if named",
     )
-    parser.add_argument("--no-ros", action="store_true", help="Serve only HTTP, even if ROS is available.")
-    add_config(parser)
-    add_arguments(parser)
-    return parser
+    made.add_argument("--no-ros", action="store_true", help="Serve only HTTP, even if ROS is available.")
+    add_config(made)
+    made.add_argument(
+        "--print-config",
+        action="store_true",
+        help="Only print each setting, its value and where it comes from, as a file for --config.",
+    )
+    add_arguments(made)
+    return made
 
 
 def _rclpy_is_there() -> bool:
@@ -115,9 +140,6 @@ def _refuse(error: ReflexError, status: int) -> int:
 
 def serve_http(settings: Settings) -> int:
     """Run the engine and its sidecar, without ROS, until SIGINT or SIGTERM."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
     engine = Engine(settings, connect_cloud, connect_tracing, require_sound, connect_remote)
     sidecar = Sidecar(engine, settings)
     failures: list[Exception] = []
@@ -126,7 +148,7 @@ def serve_http(settings: Settings) -> int:
         try:
             watched(engine.load, log.info)
             watched(engine.warm_up, log.info)
-            startup_banner.show(engine, sidecar, _print_line)
+            startup_banner.show(engine, sidecar, logs.announce)
         except Exception as error:
             failures.append(error)
             stop.request()
@@ -136,7 +158,7 @@ def serve_http(settings: Settings) -> int:
             sidecar.start()
         except ReflexError as error:
             return _refuse(error, 1)
-        _print_line(f"listening on {sidecar.url}")
+        logs.announce(f"listening on {sidecar.url}")
         # in a thread of its own: a signal must end the process while onnxruntime is still loading
         loader = threading.Thread(target=prepare, name="reflex-load", daemon=True)
         loader.start()
@@ -154,14 +176,6 @@ def serve_http(settings: Settings) -> int:
     if not isinstance(failure, ConfigurationError):
         log.error("the policy failed to load", exc_info=failure)
     return _refuse(failure if isinstance(failure, ReflexError) else ReflexError(str(failure)), 1)
-
-
-def _print_line(line: str) -> None:
-    """Print a line; a closed output is no error (`reflex serve | head -1`)."""
-    try:
-        print(line, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else closing it complains again
 
 
 if __name__ == "__main__":

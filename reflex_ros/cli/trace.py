@@ -20,6 +20,7 @@ from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.replay.sources import open_source
 from reflex_core.text.untrusted import printable
 from reflex_ros.cli import trace_ls, trace_report, trace_show, trace_view
+from reflex_ros.cli.parser import Parser, add_command
 from reflex_ros.cli.replay_console import shown
 from reflex_ros.cli.trace_streams import add_rate_options, streams_of
 from reflex_ros.console.terminal import Bar
@@ -27,7 +28,7 @@ from reflex_ros.console.terminal import Bar
 
 def main(argv: list[str] | None = None) -> int:
     """Use traces. 0: done; 1: a recording cannot be read, or something not be written; 2: bad command line."""
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(sys.argv[1:] if argv is None else argv)
     logging.getLogger("reflex_core").addHandler(logging.NullHandler())  # what matters is printed here
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -58,16 +59,20 @@ def run_export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="reflex trace", description="Use recorded traces.", allow_abbrev=False
+def parser() -> Parser:
+    """Return the command line of `reflex trace`."""
+    made = Parser(
+        prog="reflex trace", description="Use recordings: list, show and view their episodes, export them."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = made.add_subparsers(dest="command", required=True)
     for command in (trace_ls, trace_show, trace_view, trace_report):
         command.add(commands)
-    exporting = commands.add_parser("export", help="export a training dataset", allow_abbrev=False)
+    exporting = add_command(
+        commands, "export", "export a training dataset",
+        ("reflex trace export traces/*.jsonl.gz --format lerobot --output ./dataset",),
+    )  # fmt: skip
     add = exporting.add_argument
-    add("traces", type=Path, nargs="+", help="trace files, or directories of bags")
+    add("traces", metavar="TRACE", type=Path, nargs="+", help="trace files, or directories of bags")
     add("--format", choices=tuple(WRITERS), required=True, help="lerobot needs reflex_ros[lerobot]")
     add("--output", type=Path, metavar="DIR", required=True, help="directory of the dataset; must be new")
     add_rate_options(add)
@@ -79,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--allow-damage", action="store_true", help="export what is left of a truncated trace")
     exporting.set_defaults(run=run_export)
-    return parser
+    return made
 
 
 def _open(path: Path) -> Source:

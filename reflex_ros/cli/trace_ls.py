@@ -13,6 +13,7 @@ from reflex_core.files.json_lines import json_line
 from reflex_core.records.trace.parse import TraceError
 from reflex_core.review.episode_survey import Episode, Surveyed
 from reflex_core.text.untrusted import printable
+from reflex_ros.cli.parser import add_command
 from reflex_ros.cli.trace_options import add_more_filters, add_paths, selection_of, surveyed, warn
 
 WIDTH = 100  # columns of the table, on a terminal and in a pipe
@@ -23,10 +24,11 @@ EPISODE_WIDTH, INSTRUCTION = 18, 2  # the second: which column gives way
 
 def add(commands: Any) -> None:
     """Add the sub-command."""
-    parser = commands.add_parser(
-        "ls", help="list episodes: instruction, outcome, length, clamps, holds, p99", allow_abbrev=False,
-        description="List the episodes of traces and bags.",
-        epilog="example: reflex trace ls records --outcome failed --clamped",
+    parser = add_command(
+        commands, "ls", "list episodes: instruction, outcome, length, clamps, holds, p99",
+        (
+            "reflex trace ls records --outcome failed --clamped",
+        ),
     )  # fmt: skip
     add_paths(parser)
     add_more_filters(parser)

@@ -17,6 +17,7 @@ from reflex_core.review.episode_survey import WITHOUT_ID, Episode
 from reflex_core.review.moments import Moment, moments
 from reflex_core.review.page import Chapter, heading, page
 from reflex_core.review.selection import of_episodes
+from reflex_ros.cli.parser import add_command
 from reflex_ros.cli.trace_options import add_more_filters, add_paths, newest, opened, positive_count, warn
 
 EPISODES, RECORDS = 10, 40
@@ -25,10 +26,11 @@ LONGEST_SIDE = 320
 
 def add(commands: Any) -> None:
     """Add the sub-command."""
-    parser = commands.add_parser(
-        "report", help="write an HTML report: images, raw against served with limits, reasons", allow_abbrev=False,
-        description="Write what happened as one HTML file that needs no network and no other program.",
-        epilog="example: reflex trace report records --outcome failed --plot report.html",
+    parser = add_command(
+        commands, "report", "write an HTML report: images, raw against served with limits, reasons",
+        (
+            "reflex trace report records --outcome failed --plot report.html",
+        ),
     )  # fmt: skip
     add_paths(parser)
     add_more_filters(parser)
@@ -45,11 +47,11 @@ def add(commands: Any) -> None:
         type=positive_count,
         default=EPISODES,
         metavar="N",
-        help=f"at most so many episodes, the newest ({EPISODES})",
+        help="at most so many episodes, the newest",
     )
     add(
         "--max-records", type=positive_count, default=RECORDS, metavar="N",
-        help=f"at most so many records of an episode, those where something happened first ({RECORDS})",
+        help="at most so many records of an episode, those where something happened first",
     )  # fmt: skip
     parser.set_defaults(run=run)
 

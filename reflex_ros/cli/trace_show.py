@@ -18,6 +18,7 @@ from reflex_core.review.moments import Moment, moments, spans
 from reflex_core.review.selection import of_episodes
 from reflex_core.text.untrusted import printable
 from reflex_core.values import Floats
+from reflex_ros.cli.parser import add_command
 from reflex_ros.cli.replay_console import shown
 from reflex_ros.cli.trace_ls import local_time
 from reflex_ros.cli.trace_options import add_filters, add_paths, opened, selection_of, surveyed, warn
@@ -28,16 +29,17 @@ THUMBNAIL = 16  # an image is only decoded here, to report whether that is possi
 
 def add(commands: Any) -> None:
     """Add the sub-command."""
-    parser = commands.add_parser(
-        "show", help="print an episode record by record, or one record in full", allow_abbrev=False,
-        description="Print what happened: each record's answer with its reason, or one record in full.",
-        epilog="example: reflex trace show records --episode grasp-17",
+    parser = add_command(
+        commands, "show", "print an episode record by record, or one record in full",
+        (
+            "reflex trace show records --episode grasp-17",
+        ),
     )  # fmt: skip
     add_paths(parser)
     add_filters(parser)
     parser.add_argument("--record", type=int, metavar="N", help="only the record with this seq, in full")
     parser.add_argument(
-        "--n", type=int, default=RECORDS_SHOWN, metavar="N", help=f"at most so many records per episode ({RECORDS_SHOWN})"
+        "--n", type=int, default=RECORDS_SHOWN, metavar="N", help="at most so many records per episode"
     )  # fmt: skip
     parser.set_defaults(run=run)
 

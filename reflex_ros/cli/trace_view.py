@@ -17,6 +17,7 @@ from reflex_core.review.episode_survey import Episode
 from reflex_core.review.moments import Moment, moments
 from reflex_core.review.selection import of_episodes
 from reflex_core.text.untrusted import printable
+from reflex_ros.cli.parser import add_command
 from reflex_ros.cli.replay_console import shown
 from reflex_ros.cli.trace_options import add_more_filters, newest, opened, positive_count, selection_of, warn
 from reflex_ros.console.terminal import Bar
@@ -28,12 +29,13 @@ RRD = ".rrd"
 
 def add(commands: Any) -> None:
     """Add the sub-command."""
-    parser = commands.add_parser(
-        "view", help="open recordings or a live server in the Rerun viewer", allow_abbrev=False,
-        description="Show cameras, joints, commands, limits, guard events and latency on one timeline in Rerun"
-        " (pip install 'reflex_ros[view]').",
-        epilog="examples: reflex trace view records --outcome failed; reflex trace view http://localhost:8000;"
-        " reflex trace view records --headless --out grasp.rrd",
+    parser = add_command(
+        commands, "view", "open recordings or a live server in the Rerun viewer",
+        (
+            "reflex trace view records --outcome failed",
+            "reflex trace view http://localhost:8000",
+            "reflex trace view records --headless --out grasp.rrd",
+        ),
     )  # fmt: skip
     parser.add_argument(
         "paths", nargs="+", metavar="PATH|URL", help="trace files, bags, directories of them, or one server"
@@ -52,18 +54,18 @@ def add(commands: Any) -> None:
         type=positive_count,
         default=EPISODES,
         metavar="N",
-        help=f"at most so many episodes, the newest ({EPISODES})",
+        help="at most so many episodes, the newest",
     )
     add(
         "--max-records",
         type=positive_count,
         default=RECORDS,
         metavar="N",
-        help=f"at most so many records in all; of a live server it ends then ({RECORDS})",
+        help="at most so many records in all; of a live server it ends then",
     )
     add(
         "--image-size", type=positive_count, default=LONGEST_SIDE, metavar="PIXELS",
-        help=f"longest side of an image; smaller images make smaller files ({LONGEST_SIDE})",
+        help="longest side of an image; smaller images make smaller files",
     )  # fmt: skip
     parser.set_defaults(run=run)
 

@@ -28,13 +28,14 @@ def show(
 ) -> None:
     """Show the table on a terminal (`stream`, standard output if left out), else hand each line to `plain`."""
     stream = sys.stdout if stream is None else stream
-    url = f"{sidecar.url}{' (with the key)' if sidecar.has_key else ''}" if sidecar else "off"
+    url = f"{sidecar.url}/{' (with the key)' if sidecar.has_key else ''}" if sidecar else "off: no HTTP"
     rows = banner_rows(engine, url, topics_by_use(node) if node else {}, _ports(engine.settings, sidecar))
     title = _serving(engine.description(), sidecar.url if sidecar else "")
-    if drawn(rows, title, stream):
+    terminal = stream.isatty() and engine.settings.log_format == "text"
+    if terminal and drawn(rows, title, stream):
         return
     lines = [title, *(f"  {line}" for line in plain_table(rows))]
-    if stream.isatty():
+    if terminal:
         print(*lines, sep="\n", file=stream, flush=True)
         return
     for line in lines:
@@ -79,7 +80,7 @@ def banner_rows(
     rows += [(what, ", ".join(names)) for what, names in topics.items()]
     if engine.undrivable:
         rows.append(("commands", f"no robot: {engine.undrivable}"))
-    rows.append(("http", url))
+    rows.append(("page", url))
     rows += ports
     rows.append(("deadline", _deadline(settings, loaded.admission.mode)))
     rows.append(("guard", _guard(settings, loaded)))

@@ -12,27 +12,30 @@ from reflex_ros.demo.goals import GOALS, PICK_UP
 
 START_STATES = ("measured", "desired")
 FILM_FORMATS = (".webp", ".gif")
+DESCRIPTION = "Episodes of an embedded policy on a simulated arm."
 
 
-def arguments_from(argv: Sequence[str] | None, prog: str = "make demo") -> argparse.Namespace:
-    """Parse the command line of `prog`."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Episodes of an embedded policy on a simulated arm.",
-        allow_abbrev=False,
-    )
+def arguments_from(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line of `make demo`."""
+    parser = argparse.ArgumentParser(prog="make demo", description=DESCRIPTION, allow_abbrev=False)
+    add_options(parser)
+    return parser.parse_args(argv)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the demo."""
     option = parser.add_argument
     option(
         "--policy", choices=GOALS, default=PICK_UP.name,
-        help="pick: it picks up the cube that the instruction names; reach: it moves the gripper above a block [pick]",
+        help="pick: it picks up the cube that the instruction names; reach: it moves the gripper above a block",
     )  # fmt: skip
-    option("--episodes", type=_at_least_one, default=20, help="how many [20]")
+    option("--episodes", type=_at_least_one, default=20, metavar="N", help="how many")
     option(
-        "--seed", type=int, default=PICK_UP.first_seed,
-        help=f"scene of the first episode; the others follow [{PICK_UP.first_seed}]",
+        "--seed", type=int, metavar="N", default=PICK_UP.first_seed,
+        help="scene of the first episode; the others follow",
     )  # fmt: skip
-    option("--out", type=Path, default=Path("demo_out"), help="folder for results and logs [demo_out]")
-    option("--port", type=int, default=8000, help="HTTP port; if it is in use a free one is taken [8000]")
+    option("--out", type=Path, metavar="DIR", default=Path("demo_out"), help="folder for results and logs")
+    option("--port", type=int, metavar="PORT", default=8000, help="HTTP port; if it is in use a free one is taken")
     option("--keep-running", action="store_true", help="leave robot and policy up until Ctrl-C")
     option("--film", type=_film, metavar="FILE", help="also write the episodes as an animated .webp or .gif")
     option(
@@ -41,14 +44,13 @@ def arguments_from(argv: Sequence[str] | None, prog: str = "make demo") -> argpa
     option(
         "--era", choices=ERAS, default=LEGACY,
         help="what the robot's controller does with a new trajectory: legacy replaces the running one, blend joins them"
-        " (ros2_controllers after August 2026) [legacy]",
+        " (ros2_controllers after August 2026)",
     )  # fmt: skip
     option(
         "--start-state", choices=START_STATES, default=START_STATES[0],
         help="where it begins a new trajectory: at the measured positions, as controllers do by default, or at the last"
-        " command, as with interpolate_from_desired_state [measured]",
+        " command, as with interpolate_from_desired_state",
     )  # fmt: skip
-    return parser.parse_args(argv)
 
 
 def require_ros_for(arguments: argparse.Namespace) -> list[str]:

@@ -21,6 +21,7 @@ from rclpy.parameter import Parameter
 from rclpy.task import Future
 
 from reflex_core.errors import ReflexError
+from reflex_ros.node.logging_bridge import NodeLog
 
 Result = TypeVar("Result")
 Work = Callable[[], Awaitable[None]]
@@ -45,6 +46,10 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
         self.refusal = ""
         self.before_change: Callable[[list[Parameter]], list[Parameter]] = list
         self.after_change: Callable[[list[Parameter]], None] = lambda _: None
+
+    def get_logger(self) -> NodeLog:
+        """Return the logger of this node, whose records go where those of the core go."""
+        return NodeLog(super().get_logger())
 
     def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
         """Set each parameter by itself, as rclpy does."""
@@ -98,10 +103,8 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
             self.get_logger().error(f"{self.state} refused: {error}")
             return FAILURE
         except Exception as error:
-            import traceback
-
             self.refusal = f"{type(error).__name__}: {error}"
-            self.get_logger().error(f"{self.state} failed:\n{traceback.format_exc()}")
+            self.get_logger().error(f"{self.state} failed", exc_info=error)
             return ERROR
         return SUCCESS
 

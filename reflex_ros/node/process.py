@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 
 import rclpy
@@ -17,11 +18,15 @@ from rclpy.signals import SignalHandlerOptions
 
 from reflex_core.doctor.finding import OK
 from reflex_core.errors import ReflexError, SettingError
+from reflex_ros.console import logs
+from reflex_ros.console.ros_args import ROS_ARGS
 from reflex_ros.console.stop_signals import SIGNALS, StopRequest, request_on_signals
 from reflex_ros.doctor.dds import image_transport
 from reflex_ros.graph.dds_profile import take_profile
 from reflex_ros.node.node import ReflexNode
 from reflex_ros.settings_sources import Given
+
+log = logging.getLogger(__name__)
 
 # a remapping, a name, a log level or a parameter of ROS's own that cannot be
 REFUSED_BY_ROS = (RCLError, UnknownROSArgsError, NameValidationException, ParameterException)
@@ -30,9 +35,10 @@ REFUSED_BY_ROS = (RCLError, UnknownROSArgsError, NameValidationException, Parame
 def run(given: Given) -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit status: 0 after an orderly stop, 1 when it could not start."""
     if line := take_profile():
-        print(line, flush=True)
+        log.info("%s", line)
+    os.environ.update({**logs.ROS_FORMAT, **os.environ})
     try:
-        rclpy.init(args=list(given.ros_args), signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=_ros_args(given), signal_handler_options=SignalHandlerOptions.NO)
         theirs = [_parameter(name, value) for name, value in given.ros_parameters.items()]
         server = ReflexNode(given.written, parameter_overrides=theirs)
     except (ReflexError, *REFUSED_BY_ROS) as error:
@@ -65,6 +71,19 @@ def run(given: Given) -> int:
         # a second one, as launch sends it, must not turn an orderly end into a death
         signal.signal(number, signal.SIG_IGN)
     return status
+
+
+def _ros_args(given: Given) -> list[str]:
+    """Return the arguments for rclpy, with what --log-level and --log-format mean to it where the user did not say so behind --ros-args."""
+    added = list[str]()
+    level = given.settings.log_level
+    if "--log-level" not in given.ros_args and level != "info":
+        # rcl itself says too much at debug: the level is the node's alone then
+        name = given.node.strip("/").replace("/", ".")
+        added += ["--log-level", f"{name}:=debug" if level == "debug" else level.removesuffix("ing")]
+    if given.settings.log_format == logs.JSON:
+        added.append("--disable-stdout-logs")
+    return [*given.ros_args, *([ROS_ARGS, *added] if added else [])]
 
 
 def _parameter(name: str, value: object) -> Parameter:
@@ -106,7 +125,7 @@ def _spin(executor: SingleThreadedExecutor, until: Callable[[], bool]) -> bool:
         except ExternalShutdownException:
             return False
         except Exception:
-            traceback.print_exc()
+            log.exception("a callback failed")
             faults += 1
             if faults > 100:
                 return False
