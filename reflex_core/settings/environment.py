@@ -44,10 +44,10 @@ def unknown_variables(environment: Mapping[str, str]) -> str:
     )
     if not unknown:
         return ""
-    by_name = {name.lower(): name for name in known}
+    by_name = {name.removeprefix(PREFIX).lower(): name for name in known}
     words = []
     for name in unknown:
-        meant = by_name.get(nearest(name, list(by_name)), "")
+        meant = by_name.get(nearest(name.removeprefix(PREFIX), list(by_name)), "")
         words.append(escaped(name, 100) + (f" (did you mean {meant}?)" if meant else ""))
     return f"environment variables that set nothing: {', '.join(words)}"
 

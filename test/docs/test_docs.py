@@ -19,9 +19,9 @@ from servers import MakeEngine
 from reflex_core.files.share import embedded_policy
 from reflex_core.settings.table import TABLE
 from reflex_ros import launch_args
-from reflex_ros.cli.main import COMMANDS
 from reflex_ros.cli.main import main as reflex
 from reflex_ros.cli.serve import main as serve_main
+from reflex_ros.cli.verbs import VERBS
 from reflex_ros.sidecar.server import Sidecar
 
 DOCS = ROOT / "docs"
@@ -179,7 +179,7 @@ def test_a_page_speaks_the_terms_of_the_field(page: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        *([command] for command in COMMANDS),
+        *([command] for command in VERBS),
         *(["guard", "init"], ["guard", "check"], ["audit", "verify"], ["audit", "head"]),
         *(["ab", "report"], ["bag", "reindex"], ["trace", "export"]),
         *(["trace", verb] for verb in ("ls", "show", "view", "report")),

@@ -25,7 +25,7 @@ from tutorial import blocks, commands_of, reader
 from urdfs import urdf
 
 import reflex_core
-from reflex_ros.cli.main import COMMANDS
+from reflex_ros.cli.verbs import VERBS
 
 INTERFACES = sorted(
     (kind, path.stem) for kind in ("msg", "srv", "action") for path in (ROOT / kind).iterdir()
@@ -227,7 +227,7 @@ def test_every_documented_command_is_there_in_a_workspace(colcon_install: Path) 
         "    return shown.getvalue().startswith(f'usage: reflex {words}')\n"
         "print(json.dumps([words for words in sys.argv[1:] if not helped(words)]))"
     )
-    words = sorted({*found.reflex, *COMMANDS})
+    words = sorted({*found.reflex, *VERBS})
     assert in_colcon_install(colcon_install, sys.executable, "-c", code, *words).strip() == "[]"
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from reflex_core.concurrency.real_time import MOST_HZ
 from reflex_core.errors import SettingError
-from reflex_core.settings.cli import _GROUPS, add_arguments, add_config, markdown, parse
+from reflex_core.settings.cli import GROUPS, add_arguments, add_config, markdown, parse
 from reflex_core.settings.row import Setting, checked, from_text
 from reflex_core.settings.table import TABLE, Settings, settings_from
+from reflex_ros.cli.parser import Parser
 
 BOUNDED = [row for row in TABLE if row.minimum is not None or row.maximum is not None]
 
@@ -46,7 +47,7 @@ def test_every_row_has_help_that_is_a_sentence(row: Setting) -> None:
 
 @pytest.mark.parametrize("row", TABLE, ids=by_name)
 def test_every_row_says_who_reads_it_and_when_a_change_counts(row: Setting) -> None:
-    assert row.group in _GROUPS
+    assert row.group in GROUPS
     assert row.when in ("start", "configure", "live")
 
 
@@ -259,12 +260,12 @@ def test_the_command_line_refuses_what_is_out_of_range() -> None:
 def test_an_unknown_option_is_refused_with_what_was_meant(
     word: str, meant: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parser = argparse.ArgumentParser(usage="one line", allow_abbrev=False)
+    parser = Parser(prog="reflex serve")
     add_arguments(parser)
     with pytest.raises(SystemExit) as ended:
         parse(parser, [word])
     assert ended.value.code == 2
-    assert f"unrecognized arguments: {word}; did you mean {meant}?" in capsys.readouterr().err
+    assert f"reflex serve: no such option {word}; did you mean {meant}?\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["a", "b"], ["a,b"], ["[a,", "b]"], ["[a,b]"]])
