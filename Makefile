@@ -36,8 +36,10 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 # Jazzy's environment is the one that README names.
 VENV := .venv$(if $(filter-out jazzy,$(ROS)),-$(ROS))
 RUN := $(VENV)/bin/python
-PIP := PIP_ROOT_USER_ACTION=ignore $(RUN) -m pip --disable-pip-version-check --no-input -qq
+PIP := env PIP_ROOT_USER_ACTION=ignore $(RUN) -m pip --disable-pip-version-check --no-input --progress-bar off
 SYSTEM := requirements/system.sh
+# Shows what a long command is doing while it does it; its output only when it fails.
+STEP := requirements/step.sh
 CONSTRAINTS := -c requirements/constraints.txt $(if $(ROS_DISTRO),,-c requirements/ros/$(ROS)/constraints.txt)
 # One set of stamps per place, so that a checkout that was moved or copied is installed again.
 STAMPS := $(VENV)/stamps$(subst /,-,$(CURDIR))
@@ -109,9 +111,8 @@ test-clients: $(STAMPS)/test $(STAMPS)/simulator $(CLIENTS:%=.venv-clients/%/sta
 	@$(RUN) -m pytest -m clients $(if $(filter test/%,$(PYTEST_ARGS)),,test/clients) $(PYTEST_ARGS)
 
 .venv-clients/%/stamp: requirements/clients/%.txt | $(VENV)/pyvenv.cfg
-	@echo "making .venv-clients/$*"
-	@rm -rf $(@D) && $(RUN) -m venv $(@D)
-	@PIP_ROOT_USER_ACTION=ignore $(@D)/bin/python -m pip --disable-pip-version-check --no-input -qq install -r $<
+	@rm -rf $(@D) && $(STEP) "making $(@D)" $(RUN) -m venv $(@D)
+	@$(STEP) "installing the client $*" $(PIP:$(RUN)=$(@D)/bin/python) install -r $<
 	@touch $@
 
 .PHONY: test-all
@@ -135,9 +136,9 @@ format: $(STAMPS)/test ## format the Python code, apply the safe fixes of ruff
 
 .PHONY: wheel
 wheel: build ## build three wheels into dist/: of pure Python, with the messages of ROS, and of the client
-	@REFLEX_ROS=none $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
-	@$(WITH_ROS) $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
-	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist ./reflex_client
+	@$(STEP) "building the wheel of pure Python" env REFLEX_ROS=none $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@$(STEP) "building the wheel with messages" env $(WITH_ROS) $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@$(STEP) "building the wheel of the client" $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist ./reflex_client
 
 .PHONY: clean
 clean: ## remove what was built; .venv stays
@@ -169,16 +170,16 @@ endif
 # A half-made environment is removed: the next run would take it for a whole one.
 $(VENV)/pyvenv.cfg: | check-ros check-python
 	@python=$$($(SYSTEM) python "$(PYTHON)" $(OLDEST)) && $(SYSTEM) build && \
-	echo "making $(VENV) with $$($$python --version)" && \
-	{ $$python -m venv $(VENV_ARGS) $(VENV) || { rm -rf $(VENV); exit 1; }; }
+	{ $(STEP) "making $(VENV) with $$($$python --version)" $$python -m venv $(VENV_ARGS) $(VENV) || { rm -rf $(VENV); exit 1; }; }
 
 # The messages are compiled without build isolation: what that needs is kept in .venv, where tests can use it offline.
 $(STAMPS)/build: $(BUILD_FILES) | $(VENV)/pyvenv.cfg
 	@$(SYSTEM) build
-	@echo "installing the dependencies and compiling the messages (some minutes the first time)"
-	@$(PIP) install --upgrade-strategy only-if-needed $(CONSTRAINTS) $(BUILD_REQUIREMENTS)
-	@$(WITH_ROS) $(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(EXTRAS)]'
+	@$(STEP) "installing what compiles the messages" $(PIP) install --upgrade-strategy only-if-needed $(CONSTRAINTS) $(BUILD_REQUIREMENTS)
+	@$(STEP) "installing the dependencies, compiling the messages (minutes the first time)" \
+	  env $(WITH_ROS) $(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@mkdir -p $(STAMPS) && touch $@
+	@echo "$(VENV) is ready: $(VENV)/bin/reflex help"
 
 .venv-export/constraints.txt: requirements/export.sh requirements/constraints.txt requirements/export/constraints.txt | $(VENV)/pyvenv.cfg
 	@requirements/export.sh constraints >$@
@@ -190,13 +191,12 @@ $(STAMPS)/export: $(wildcard requirements/export/*) requirements/export.sh .venv
 	@touch $@
 
 $(STAMPS)/test: $(STAMPS)/build
-	@echo "installing the test tools"
-	@$(WITH_ROS) $(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(EXTRAS),test]'
+	@$(STEP) "installing the test tools" env $(WITH_ROS) $(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(EXTRAS),test]'
 	@$(SYSTEM) qt $(RUN)
-	@requirements/debian.sh prometheus $(VENV)/debian usr/bin/promtool usr/bin/prometheus
-	@requirements/debian.sh prometheus-alertmanager $(VENV)/debian usr/bin/amtool usr/bin/prometheus-alertmanager \
+	@$(STEP) "unpacking Prometheus for the tests" requirements/debian.sh prometheus $(VENV)/debian usr/bin/promtool usr/bin/prometheus
+	@$(STEP) "unpacking Alertmanager for the tests" requirements/debian.sh prometheus-alertmanager $(VENV)/debian usr/bin/amtool usr/bin/prometheus-alertmanager \
 	  usr/share/prometheus/alertmanager/default.tmpl usr/share/prometheus/alertmanager/email.tmpl
-	@command -v systemd-analyze >/dev/null || requirements/debian.sh --with-needs systemd $(VENV)/systemd
+	@command -v systemd-analyze >/dev/null || $(STEP) "unpacking systemd for the tests" requirements/debian.sh --with-needs systemd $(VENV)/systemd
 	@touch $@
 
 # The page is tested in a real browser: one that is installed, else Debian's, unpacked beside the Python packages. What is
@@ -206,12 +206,11 @@ $(STAMPS)/browser: requirements/debian.sh $(STAMPS)/build
 	for name in chromium-headless-shell chromium google-chrome; do \
 	  ! command -v $$name >/dev/null || exec touch $@; \
 	done; \
-	echo "unpacking Chromium for the tests (100 MB to fetch)"; \
-	requirements/debian.sh --with-needs chromium-headless-shell $(VENV)/chromium && touch $@
+	$(STEP) "unpacking Chromium for the tests (100 MB to fetch)" requirements/debian.sh --with-needs chromium-headless-shell $(VENV)/chromium && touch $@
 
 # No ROS wheel brings control_msgs: tests compile what they need of it beside the environment, where no other program finds it.
 $(STAMPS)/control_msgs: test/support/control_msgs_substitute.py $(STAMPS)/build
-	@$(RUN) test/support/control_msgs_substitute.py
+	@$(STEP) "compiling what the tests need of control_msgs" $(RUN) test/support/control_msgs_substitute.py
 	@touch $@
 
 $(STAMPS)/simulator: $(STAMPS)/build

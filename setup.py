@@ -23,6 +23,7 @@ from setuptools.command.build import build
 ROOT = Path(__file__).resolve().parent
 DATA = ("launch", "config", "models", "dashboards", "deploy")  # as CMakeLists.txt installs them
 SHARE = Path("share/reflex_ros")
+MAN = Path("share/man/man1")
 INTERFACES = ("msg", "srv", "action")
 ROS, NONE, SOURCED = "REFLEX_ROS", "none", "sourced"
 # Before a program of a wheel: the Python of the environment it lies in runs it, activated or not, else that on PATH.
@@ -174,7 +175,7 @@ def shared_data() -> list[tuple[str, list[str]]]:
     """What CMake would install into share/reflex_ros, as far as it needs no ROS."""
     paths = [path.relative_to(ROOT) for folder in DATA for path in files_below(ROOT / folder)]
     below = [(str(SHARE / folder), files) for folder, files in by_folder(ROOT, paths)]
-    return [(str(SHARE), ["package.xml"]), *below]
+    return [(str(SHARE), ["package.xml"]), (str(MAN), ["man/reflex.1"]), *below]
 
 
 def is_python_file(path: Path) -> bool:
@@ -194,7 +195,7 @@ def is_message_file(path: Path, site_packages: Path) -> bool:
         return is_python_file(inside) and (
             path.suffix == ".so" or any(inside.is_relative_to(f"reflex_ros/{kind}") for kind in INTERFACES)
         )
-    copied = [SHARE / name for name in DATA]
+    copied = [MAN, *(SHARE / name for name in DATA)]
     return not is_program(path) and not any(path.is_relative_to(folder) for folder in copied)
 
 

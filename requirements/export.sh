@@ -19,10 +19,11 @@ print_constraints() {
   awk -F '[=;]' 'NR == FNR { own[$1]; print; next } /^[^#]/ && !($1 in own)' "$here/constraints.txt" "$here/../constraints.txt"
 }
 
-run_pip() { # PYTHON ARGUMENT...
-  local python=$1 output
-  shift
-  output=$(PIP_ROOT_USER_ACTION=ignore "$python" -m pip --disable-pip-version-check --no-input -qq "$@" 2>&1) ||
+run_pip() { # WHAT PYTHON ARGUMENT...
+  local what=$1 python=$2 output
+  shift 2
+  { output=$(PIP_ROOT_USER_ACTION=ignore "$here/../step.sh" "$what" "$python" -m pip --disable-pip-version-check --no-input \
+    --progress-bar off "$@" 2>&1 1>&3); } 3>&1 ||
     fail "\`pip $*\` failed: $(grep -v '^ *$' <<<"$output" | tail -n 1)"
 }
 
@@ -38,11 +39,10 @@ PYTHON
 
 install() { # PYTHON FILE
   local python=$1 constraints=$2 site_packages output
-  echo "installing torch, LeRobot and what they need (some minutes and 1.5 GB the first time)"
   # pip would hold what comes next to what LeRobot asks for.
-  run_pip "$python" uninstall --yes lerobot
-  run_pip "$python" install -c "$constraints" -r "$here/requirements.txt"
-  run_pip "$python" install -c "$constraints" --no-deps --no-compile --ignore-requires-python lerobot
+  run_pip "removing an older LeRobot" "$python" uninstall --yes lerobot
+  run_pip "installing torch and what LeRobot needs (some minutes and 1.5 GB the first time)" "$python" install -c "$constraints" -r "$here/requirements.txt"
+  run_pip "installing LeRobot" "$python" install -c "$constraints" --no-deps --no-compile --ignore-requires-python lerobot
   site_packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   "$python" "$here/prepare.py" "$site_packages"
   output=$(import_policies "$python" 2>&1) || fail "LeRobot is installed and cannot be imported: $(tail -n 1 <<<"$output")"

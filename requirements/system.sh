@@ -21,10 +21,10 @@ install_or_fail() { # <what is missing> <package>...
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     fail "$what is missing: run \`sudo apt-get install $*\`, then make again."
   fi
-  echo "reflex_ros: $what is missing, installing $*" >&2
   local output
-  output=$(apt-get -qq update 2>&1 &&
-    DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "$@" 2>&1) ||
+  # what is shown meanwhile goes to standard error, and why it failed into the message
+  { output=$("$(dirname "$0")/step.sh" "reflex_ros: $what is missing, installing $*" bash -c 'apt-get -qq update &&
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "$@"' apt "$@" 2>&1 1>&3); } 3>&2 ||
     fail "$what is missing and \`apt-get install $*\` failed: ${output##*E: }"
 }
 

@@ -7,6 +7,7 @@ The script holds everything: no key press starts Python.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -127,7 +128,7 @@ def _zsh_described(words: dict[str, str]) -> str:
 
 
 def _zsh_option(command: Command, option: argparse.Action) -> Iterator[str]:
-    text = _first_sentence(option).translate(str.maketrans({"[": r"\[", "]": r"\]", ":": r"\:"}))
+    text = re.sub(r"([\[\]:])", r"\\\1", _first_sentence(option))
     for flag in option.option_strings:
         value = f":{option.metavar or option.dest}:{_zsh_answer(completed(command, option))}"
         yield f"*{flag}[{text}]{value if takes_value(option) else ''}"

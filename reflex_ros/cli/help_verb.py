@@ -8,6 +8,7 @@ import sys
 from reflex_core.text.suggestions import no_such
 from reflex_ros.cli.parser import Parser
 from reflex_ros.cli.verbs import VERBS, overview
+from reflex_ros.console.program import called
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if words[0] not in VERBS:
         print(f"reflex help: {no_such('verb', words[:1], list(VERBS))}", file=sys.stderr)
-        print("`reflex help` lists the verbs.", file=sys.stderr)
+        print(f"`{called()} help` lists the verbs.", file=sys.stderr)
         return 2
     return int(VERBS[words[0]].load().main([*words[1:], "--help"]))
 

@@ -15,6 +15,7 @@ from reflex_export.importing.import_folder import run
 from reflex_export.options import UNITS
 from reflex_ros.cli.argument_types import comma_separated, rate_hz
 from reflex_ros.cli.parser import Parser
+from reflex_ros.console.program import called
 
 REFUSED = 2
 
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         f"imported: {imported.folder}, {imported.model_version}, ran once: chunks of {imported.rows} rows and"
         f" {imported.width} actions, all finite; whether it answers as its own program does was not compared"
     )
-    print(f"next: reflex serve {shlex.quote(str(imported.folder))} --embodiment ROBOT --no-ros")
+    print(f"next: {called()} serve {shlex.quote(str(imported.folder))} --embodiment ROBOT --no-ros")
     return 0
 
 

@@ -8,6 +8,7 @@ import sys
 from reflex_core.doctor.system import install, wheel_of
 from reflex_core.text.suggestions import no_such
 from reflex_ros.cli.verbs import VERBS, overview
+from reflex_ros.console.program import called
 
 INTERRUPTED = 130
 OPTIONS = {"--version": "version", "-h": "help", "--help": "help"}
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     name = OPTIONS.get(arguments[0], arguments[0])
     if name not in VERBS:
         print(f"reflex: {no_such('verb', [name], list(VERBS))}", file=sys.stderr)
-        print("`reflex help` lists the verbs.", file=sys.stderr)
+        print(f"`{called()} help` lists the verbs.", file=sys.stderr)
         return 2
     try:
         # each verb is imported on its own: doctor must run where serve cannot even be imported

@@ -25,6 +25,7 @@ def page() -> str:
 
 def _head() -> Iterator[str]:
     yield f'.TH REFLEX 1 "" "reflex_ros {__version__}" "User commands"'
+    yield from (".nh", ".ad l")  # names of options are not broken
     yield ".SH NAME"
     yield r"reflex \- run a learned policy on a robot, over ROS 2 and HTTP"
     yield ".SH SYNOPSIS"

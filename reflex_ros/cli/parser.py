@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 from reflex_core.settings.cli import nearest_flag
 from reflex_core.text.suggestions import nearest
 from reflex_core.text.untrusted import escaped
+from reflex_ros.console.program import NAME, called
 
 WIDEST = 100  # characters of a line of help, however wide the terminal is
 INDENT = 30  # characters before the text of an option
-PROGRAM = "reflex"
 _Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
 _MISSING = re.compile(r"(\S+): expected (?:one|at least one) argument")
 NO_DEFAULT = (None, argparse.SUPPRESS, False)
@@ -89,10 +89,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2 and two lines: what is wrong, and where the options are listed."""
-        verb = self.prog.removeprefix(PROGRAM).strip()
-        helping = (
-            f"{PROGRAM} help {verb}".rstrip() if self.prog.startswith(PROGRAM) else f"{self.prog} --help"
-        )
+        verb = self.prog.removeprefix(NAME).strip()
+        helping = f"{called()} help {verb}".rstrip() if self.prog.startswith(NAME) else f"{self.prog} --help"
         message = message.removeprefix("argument ").replace("\n", " ")
         if found := _MISSING.fullmatch(message):
             action = self._option_string_actions[found[1].rpartition("/")[2]]
