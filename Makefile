@@ -36,7 +36,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 # Jazzy's environment is the one that README names.
 VENV := .venv$(if $(filter-out jazzy,$(ROS)),-$(ROS))
 RUN := $(VENV)/bin/python
-PIP := env PIP_ROOT_USER_ACTION=ignore $(RUN) -m pip --disable-pip-version-check --no-input --progress-bar off
+PIP := env PIP_ROOT_USER_ACTION=ignore PIP_PROGRESS_BAR=off $(RUN) -m pip --disable-pip-version-check --no-input
 SYSTEM := requirements/system.sh
 # Shows what a long command is doing while it does it; its output only when it fails.
 STEP := requirements/step.sh

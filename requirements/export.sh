@@ -22,8 +22,8 @@ print_constraints() {
 run_pip() { # WHAT PYTHON ARGUMENT...
   local what=$1 python=$2 output
   shift 2
-  { output=$(PIP_ROOT_USER_ACTION=ignore "$here/../step.sh" "$what" "$python" -m pip --disable-pip-version-check --no-input \
-    --progress-bar off "$@" 2>&1 1>&3); } 3>&1 ||
+  { output=$(PIP_ROOT_USER_ACTION=ignore PIP_PROGRESS_BAR=off "$here/../step.sh" "$what" "$python" -m pip --disable-pip-version-check --no-input \
+    "$@" 2>&1 1>&3); } 3>&1 ||
     fail "\`pip $*\` failed: $(grep -v '^ *$' <<<"$output" | tail -n 1)"
 }
 

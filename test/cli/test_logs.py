@@ -24,7 +24,7 @@ from repository import ROOT
 from reflex_core.text.log_lines import JsonLine, TextLine, request_id
 from reflex_ros.console import logs
 
-LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO|WARN|ERROR|FATAL) reflex: \S.*")
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO|WARN|ERROR|FATAL) reflex: +\S.*")
 SERVE = [
     "-m",
     "reflex_ros.cli.main",
