@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 NAME = "reflex"
+COMMAND = "  "  # a line that begins so is a command line
 
 
 def called() -> str:
@@ -17,3 +18,21 @@ def called() -> str:
     if mine.name != NAME or (found is not None and Path(found).resolve() == mine.resolve()):
         return NAME
     return str(mine)
+
+
+def print_runnable(text: str) -> None:
+    """Print a text without the command lines in it whose program is not here, nor the variables for them.
+
+    text: command lines are indented; `export` lines belong to those that follow.
+    """
+    kept: list[str] = []
+    for line in reversed(text.splitlines()):
+        words = line.split()
+        is_command = line.startswith(COMMAND) and bool(words)
+        if is_command and words[0] == "export":
+            if not (kept and kept[-1].startswith(COMMAND)):
+                continue
+        elif is_command and shutil.which(words[0]) is None:
+            continue
+        kept.append(line)
+    print(*reversed(kept), sep="\n", flush=True)

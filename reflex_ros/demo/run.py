@@ -26,6 +26,7 @@ from typing import Any
 from sensor_msgs.msg import CompressedImage, JointState
 
 from reflex_core.files.share import embedded_policy
+from reflex_ros.console.program import print_runnable
 from reflex_ros.demo import film, report, strip
 from reflex_ros.demo.controllers.options import BLEND, LEGACY
 from reflex_ros.demo.demo_options import START_STATES, arguments_from
@@ -125,7 +126,7 @@ def _demo(arguments: argparse.Namespace, out: Path, children: list[Child]) -> li
     children.append(policy)
     print(f"robot   simulated Panda, pid {robot.process.pid}, {_short(robot.log)}")
     print(f"policy  {embedded_policy(goal.export).name}, pid {policy.process.pid}, {_short(policy.log)}")
-    print(f"HTTP    http://127.0.0.1:{port}")
+    print(f"page    http://127.0.0.1:{port}/")
     print(f"topics  ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}, this machine only")
     started_s = time.monotonic()
 
@@ -228,7 +229,7 @@ def _keep_running(out: Path, port: int, participant: Participant, goal: Goal) ->
     _write_act_request(request, participant, goal)
     domain = os.environ["ROS_DOMAIN_ID"]
     profile = next((f"{name}={os.environ[name]}" for name in PROFILE_VARIABLES if name in os.environ), "")
-    print(
+    print_runnable(
         f"""
 Robot and policy keep running; Ctrl-C ends them. In another terminal:
   curl http://127.0.0.1:{port}/health
@@ -238,7 +239,6 @@ Robot and policy keep running; Ctrl-C ends them. In another terminal:
   export {profile}
   ros2 topic echo /reflex/action_chunk
   ros2 topic pub --once /instruction std_msgs/msg/String '{{data: {goal.example}}}'""",
-        flush=True,
     )
     with contextlib.suppress(KeyboardInterrupt):
         while True:
