@@ -35,7 +35,7 @@ def serving(checkout: Path) -> Iterator[tuple[int, int]]:
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        line = next((line for line in process.stdout if line.startswith("listening on ")), "")
+        line = next((line for line in process.stdout if "listening on " in line), "")
         if not line:
             raise SystemExit(f"{checkout}: the server did not start")
         port = int(line.rsplit(":", 1)[1])

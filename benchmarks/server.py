@@ -44,7 +44,7 @@ def serving(measured: Measured, threads: int = 1, flags: Sequence[str] = ()) -> 
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("listening on "):
+            if "listening on " in line:
                 port = int(line.rsplit(":", 1)[1])
                 break
         else:

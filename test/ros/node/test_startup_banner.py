@@ -32,7 +32,7 @@ def test_the_lines_name_policy_robot_provider_and_url(serve) -> None:  # type: i
     assert title.startswith("serving pi0-mono@")
     assert title.endswith(f" for franka on CPUExecutionProvider at {server.sidecar.url}")
     description = dict(line.split(maxsplit=1) for line in lines if not line.startswith("  runs on"))
-    assert description["http"] == server.sidecar.url
+    assert description["page"] == f"{server.sidecar.url}/"
     assert description["deadline"] == "none"
     assert description["guard"] == "the embodiment's ranges; mode clip, trips after 10 in a row"
     assert description["records"] == "none"
