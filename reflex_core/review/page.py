@@ -22,7 +22,8 @@ STYLE = """
 --bad:#b3261e;--warn:#9a5b00;--good:#1b6e3c;--raw:#d55e00;--served:#0072b2;--limit:#a3478a;--changed:#f6d9b8}
 @media (prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#9aa6b5;--line:#37414f;--card:#1b222c;--ground:#12171e;
 --bad:#ff8a80;--warn:#ffbf69;--good:#7bd88f;--raw:#ff9d5c;--served:#6cb8ee;--limit:#e29bd0;--changed:#5a4022}}
-*{box-sizing:border-box}body{overflow-wrap:anywhere;margin:0;padding:clamp(10px,3vw,24px);background:var(--ground);color:var(--ink);font:15px/1.45 system-ui,sans-serif}
+*{box-sizing:border-box}body{overflow-wrap:anywhere;margin:0;padding:clamp(10px,3vw,24px);background:var(--ground);color:var(--ink);
+font:15px/1.45 system-ui,sans-serif}
 main{max-width:1240px;margin:0 auto}h1{font-size:22px;margin:0 0 4px}h2{font-size:18px;margin:28px 0 4px}
 h3{font-size:15px;margin:0 0 6px;overflow-wrap:anywhere}p{margin:2px 0;color:var(--soft);overflow-wrap:anywhere}
 .warn{color:var(--warn)}.record{background:var(--card);border:1px solid var(--line);border-left:5px solid var(--line);
