@@ -200,9 +200,10 @@ $(STAMPS)/test: $(STAMPS)/build
 	@touch $@
 
 # The page is tested in a real browser: one that is installed, else Debian's, unpacked beside the Python packages. What is
-# tested on another ROS than Jazzy needs none.
-$(STAMPS)/browser: requirements/debian.sh $(STAMPS)/build
+# tested on another ROS than Jazzy needs none. axe-core is a script that the browser runs; a wheel without its dependencies holds it.
+$(STAMPS)/browser: requirements/debian.sh requirements/axe.txt $(STAMPS)/build
 	@[ $(ROS) = jazzy ] || exec touch $@; \
+	$(PIP) install --no-deps --upgrade --target $(VENV)/axe -r requirements/axe.txt; \
 	for name in chromium-headless-shell chromium google-chrome; do \
 	  ! command -v $$name >/dev/null || exec touch $@; \
 	done; \

@@ -49,6 +49,7 @@ from reflex_ros.node.holds import AWAITING_GOAL
 from reflex_ros.node.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
 from reflex_ros.node.logging_bridge import bridge, unbridge
 from reflex_ros.node.observation_buffer import ObservationBuffer
+from reflex_ros.node.operator_commands import operator_commands
 from reflex_ros.node.progress import Progress
 from reflex_ros.node.robot_snapshot import take_snapshot
 from reflex_ros.node.run_policy import RunPolicyServer, SkillRobot
@@ -88,7 +89,8 @@ class ReflexNode:
         self._counts: deque[tuple[float, int]] = deque(maxlen=max(counts, 2))
         self._findings: list[diagnostics.Finding] = []
         self._controllers = ControllerChecks(self.node)
-        robot = Robot(self._stop, self._resume, self._snapshot, self._believe)
+        commands = operator_commands(self.node, self._assignment, self._require_loop)
+        robot = Robot(self._stop, self._resume, self._snapshot, self._believe, *commands)
         self.sidecar = Sidecar(self.engine, self.settings, robot) if self.settings.http else None
         if self.sidecar is not None:
             self.sidecar.start()
@@ -335,10 +337,8 @@ class ReflexNode:
         return self._loop
 
     def _snapshot(self) -> RobotSnapshot:
-        return take_snapshot(
-            self.node.state, self.node.refusal or self.engine.undrivable, self._progress, self._loop, self._buffer,
-            self._assignment.episode_id, self._findings, self.now_ns(),
-        )  # fmt: skip
+        episode_id, now_ns = self._assignment.episode_id, self.now_ns()
+        return take_snapshot(self.node, self.engine, self._progress, self._loop, self._buffer, episode_id, self._findings, now_ns)  # fmt: skip
 
     def _publish_status(self) -> None:
         progress = self._progress

@@ -233,6 +233,12 @@ class ObservationBuffer:
         with self._lock:
             return self._gate.believed(names) if self._tolerance.fault() is None else None
 
+    def needed(self) -> tuple[tuple[str, ...], bool, tuple[str, ...]]:
+        """Return the cameras that an observation needs, whether it needs a state, and the joints that were never seen."""
+        with self._lock:
+            seen = self._joint_names if self._vector is not None else tuple(self._joints)
+        return self._cameras, self._needs_state, tuple(name for name in self._joint_names if name not in seen)
+
     def ages_ms(self, now_ns: int) -> dict[str, float]:
         """Return the age in ms of each stream's newest message; a stream that was never seen is absent."""
         with self._lock:

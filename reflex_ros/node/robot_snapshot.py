@@ -5,17 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reflex_core.engine.engine import Engine
+from reflex_ros.node.checklist import checklist
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.diagnostics import Finding
 from reflex_ros.node.holds import AWAITING_GOAL, GOAL_ENDED
+from reflex_ros.node.lifecycle import ManagedNode
 from reflex_ros.node.observation_buffer import ObservationBuffer
 from reflex_ros.node.progress import Progress
-from reflex_ros.sidecar.robot_access import RobotSnapshot
+from reflex_ros.sidecar.robot_access import Need, RobotSnapshot
 
 
 def take_snapshot(
-    node_state: str,
-    refusal: str,
+    node: ManagedNode,
+    engine: Engine,
     progress: Progress,
     loop: ChunkLoop | None,
     buffer: ObservationBuffer | None,
@@ -26,8 +29,8 @@ def take_snapshot(
     """Return the node's state now. `now_ns` is on the robot's clock; loop and buffer are None while it is not active."""
     running = loop.scheduler.running if loop is not None else None
     return RobotSnapshot(
-        node_state=node_state,
-        refusal=refusal,
+        node_state=node.state,
+        refusal=node.refusal or engine.undrivable,
         stopped=loop is not None and loop.stopped,
         awaits_goal=loop is not None and loop.stop_reason in (GOAL_ENDED, AWAITING_GOAL),
         hold_reason=progress.hold_reason,
@@ -46,4 +49,15 @@ def take_snapshot(
         blend=progress.blend,
         ages_ms=buffer.ages_ms(now_ns) if buffer is not None else {},
         findings=tuple(findings),
+        needs=_needs(node, engine, buffer, now_ns) if loop is not None and buffer is not None else (),
+    )
+
+
+def _needs(node: ManagedNode, engine: Engine, buffer: ObservationBuffer, now_ns: int) -> tuple[Need, ...]:
+    loaded = engine.loaded
+    if loaded is None:
+        return ()
+    max_age_ms = engine.settings.max_age_ms
+    return checklist(
+        buffer, node.count_publishers, now_ns, max_age_ms, needs_words=loaded.needs_instruction
     )

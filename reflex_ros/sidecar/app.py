@@ -43,6 +43,7 @@ from reflex_ros.sidecar.admission import (
     refusal_of,
     too_many,
 )
+from reflex_ros.sidecar.assignment_routes import EPISODE, INSTRUCTION, begin_episode, instruct
 from reflex_ros.sidecar.auth import authorised, is_loopback
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory, read_body, unpacked, worked
 from reflex_ros.sidecar.connections import Connection, StalledError
@@ -290,6 +291,23 @@ async def post_outcome(request: web.Request) -> web.Response:
     return response(await _on_clerk(request, lambda engine: report_outcome(engine, episode_id, body)))
 
 
+async def post_instruction(request: web.Request) -> web.Response:
+    """POST /instruction: give the robot of this process another instruction."""
+    return await _assign(request, instruct)
+
+
+async def post_episode(request: web.Request) -> web.Response:
+    """POST /episodes: begin an episode of the robot of this process."""
+    return await _assign(request, begin_episode)
+
+
+async def _assign(request: web.Request, work: Callable[[Robot | None, bytes, str | None], Reply]) -> web.Response:
+    """Run work that waits for the node in a thread of its own: /metrics does not queue behind it."""
+    body, robot = await _small_body(request), request.app[ROBOT]
+    loop = asyncio.get_running_loop()
+    return response(await loop.run_in_executor(None, work, robot, body, request.remote))
+
+
 async def _small_body(request: web.Request) -> bytes:
     packed = request.headers.get("Content-Encoding", "")
     with request.app[MEMORY].body(request.content) as room:
@@ -316,6 +334,8 @@ OPERATIONS = (
     Operation("GET", "/policies", get_policies),
     Operation("POST", "/policies", post_policies, CHANGE, one_of=tuple(ACTIONS)),
     Operation("POST", "/episodes/{episode_id:.+}/outcome", post_outcome, OUTCOME, ("success",)),
+    Operation("POST", "/instruction", post_instruction, INSTRUCTION, ("instruction",)),
+    Operation("POST", "/episodes", post_episode, EPISODE),
     Operation("GET", "/health", get_health, replies={200: OBJECT, 503: OBJECT}),
     Operation("GET", "/healthz", get_healthz, text=True),
     Operation("GET", "/config", get_config),

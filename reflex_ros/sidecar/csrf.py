@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 PAGE_HEADER = "X-Reflex-Page"  # what no other site may send without asking first
-NEED_KEY = ("/resume", "/guard/reset", "/breaker/reset", "/policies")  # they may set a robot in motion
+# they may set a robot in motion
+NEED_KEY = ("/resume", "/guard/reset", "/breaker/reset", "/policies", "/instruction", "/episodes")
 COSTLY = ("/events", "/history")  # reading them takes a place or makes images
 FOREIGN_HOST = "without an API key, use an IP address or localhost: a name may be of another machine"
 FOREIGN_ORIGIN = "without an API key, browsers may send requests only from the page of this server, opened by IP address or localhost"

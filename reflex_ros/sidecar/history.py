@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from reflex_core.values import POLICY, Request, Served
 
 LATENCIES = 1024
+SECONDS = 180  # of the latency over time
 EVENTS = 30
 LINES = 5  # of one event
 
@@ -39,14 +40,26 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Second:
+    """The answers that were finished in one second, `at_s` on the monotonic clock."""
+
+    at_s: int
+    count: int = 0
+    sum_ms: float = 0.0
+    max_ms: float = 0.0
+    holds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class HistorySnapshot:
-    """A copy of the history. latencies_ms, finished_ns: of the newest answers, oldest first."""
+    """A copy of the history. latencies_ms, finished_ns: of the newest answers, oldest first. seconds: of the last SECONDS."""
 
     answer: Answer | None
     latencies_ms: tuple[float, ...]
     finished_ns: tuple[int, ...]
     events: tuple[Event, ...]
     counts: Mapping[str, int]
+    seconds: tuple[Second, ...] = ()
 
 
 class RequestHistory:
@@ -59,6 +72,7 @@ class RequestHistory:
         self._finished_ns: deque[int] = deque(maxlen=LATENCIES)
         self._events: deque[Event] = deque(maxlen=EVENTS)
         self._counts: Counter[str] = Counter()
+        self._seconds: deque[Second] = deque(maxlen=SECONDS)
 
     def __call__(self, request: Request, served: Served) -> None:
         """Remember an answer."""
@@ -68,6 +82,7 @@ class RequestHistory:
             self._latencies_ms.append(served.latency_ms)
             self._finished_ns.append(answer.at_ns)
             self._count(served)
+            self._in_second(served, answer.at_ns // 1_000_000_000)
             if served.guard.clamped or served.hold_reason:
                 self._note(served)
 
@@ -80,7 +95,20 @@ class RequestHistory:
                 tuple(self._finished_ns),
                 tuple(self._events),
                 dict(self._counts),
+                tuple(self._seconds),
             )
+
+    def _in_second(self, served: Served, at_s: int) -> None:
+        if not self._seconds or self._seconds[-1].at_s < at_s:
+            self._seconds.append(Second(at_s))
+        last = self._seconds[-1]
+        self._seconds[-1] = Second(
+            last.at_s,
+            last.count + 1,
+            last.sum_ms + served.latency_ms,
+            max(last.max_ms, served.latency_ms),
+            last.holds + bool(served.hold_reason),
+        )
 
     def _count(self, served: Served) -> None:
         counts = self._counts

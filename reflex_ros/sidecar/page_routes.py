@@ -25,11 +25,15 @@ FOLDER = Path(__file__).with_name("page")
 FILES = {  # path: file and type; nothing else is ever served
     "/": ("index.html", "text/html"),
     "/page/page.css": ("page.css", "text/css"),
+    "/page/plots.css": ("plots.css", "text/css"),
     "/page/page.js": ("page.js", "text/javascript"),
     "/page/panels.js": ("panels.js", "text/javascript"),
     "/page/charts.js": ("charts.js", "text/javascript"),
+    "/page/latency.js": ("latency.js", "text/javascript"),
     "/page/link.js": ("link.js", "text/javascript"),
+    "/page/operate.js": ("operate.js", "text/javascript"),
     "/page/slots.js": ("slots.js", "text/javascript"),
+    "/page/terms.js": ("terms.js", "text/javascript"),
     "/page/twice.js": ("twice.js", "text/javascript"),
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
 }

@@ -16,17 +16,17 @@ from reflex_core import __version__
 from reflex_core.chunks.rtc import OFF
 from reflex_core.engine.engine import Engine
 from reflex_core.engine.serving_state import ServingState
-from reflex_core.metrics.latency_window import percentile_of
+from reflex_core.robot.limits.violation_text import all_explained
 from reflex_core.settings.table import TABLE, Settings
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import ROS
 from reflex_ros.sidecar.health import public_reason, without_paths
-from reflex_ros.sidecar.history import Answer, HistorySnapshot, RequestHistory
+from reflex_ros.sidecar.history import Answer, Event, HistorySnapshot, RequestHistory
+from reflex_ros.sidecar.latency_document import latency_document
 from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot
 from reflex_ros.sidecar.status_summary import status_summary
 from reflex_ros.sidecar.thumbnails import thumbnails
 
-BARS = 40
 CALLERS_SHOWN = 10
 GUARD_SHOWN = (
     "enabled", "tripped", "trip_reason", "consecutive_clamps", "max_consecutive_clamps", "inference_count", "mode",
@@ -70,19 +70,21 @@ def state_document(engine: Engine, seen: HistorySnapshot, snapshot: RobotSnapsho
     loaded, settings = engine.loaded, engine.settings
     known = engine.description()
     return {
-        "summary": dataclasses.asdict(status_summary(engine, snapshot)),
+        "summary": status_summary(engine, snapshot).document(),
         "state": engine.state,
         "robot_id": settings.robot_id,
         "reflex_version": __version__,
         "model_version": known.get("model_version", ""),
         "inference_mode": known.get("inference_mode", ""),
         "embodiment": known.get("embodiment") or "",
+        "policy": loaded.policy.export.model_id if loaded is not None else "",
+        "needs_instruction": loaded is not None and loaded.needs_instruction,
         "now_s": time.time(),
         "chunks_per_s": _rate(seen),
         "robot": _robot(snapshot),
         "request": _request(seen.answer),
         "chunk": _chunk(seen.answer, loaded),
-        "latency": _latency(seen, settings, loaded),
+        "latency": latency_document(seen, settings, loaded),
         "guard": _guard(seen, loaded, snapshot),
         "counts": {**seen.counts, "errors": _errors(engine)},
         "policies": engine.policies() if loaded is not None else None,
@@ -119,6 +121,7 @@ def _robot(snapshot: RobotSnapshot | None) -> dict[str, Any] | None:
     if snapshot is None:
         return None
     document = {field.name: getattr(snapshot, field.name) for field in dataclasses.fields(snapshot)}
+    document["needs"] = [dataclasses.asdict(need) for need in snapshot.needs]
     document["findings"] = [
         {"concern": finding.concern, "level": finding.level[0], "message": finding.message}
         for finding in snapshot.findings
@@ -180,47 +183,6 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _latency(seen: HistorySnapshot, settings: Settings, loaded: ServingState | None) -> dict[str, Any]:
-    """Return a histogram from 0 to `top_ms` whose last bar also holds everything beyond."""
-    ordered = sorted(seen.latencies_ms)
-    window = loaded.admission.window if loaded is not None else None
-    slo = None
-    if window is not None:
-        slo = {
-            "name": window.slo.name,
-            "threshold_ms": window.slo.threshold_ms,
-            "measured_ms": window.measured_ms,
-            "violated": loaded is not None and loaded.admission.violated,
-            "mode": loaded.admission.mode if loaded is not None else settings.slo_mode,
-        }
-    p99 = percentile_of(ordered, 99)
-    deadline_ms = settings.deadline_ms or None
-    objective_ms = window.slo.threshold_ms if window is not None else 0.0
-    top_ms = nice_top(max(1.3 * p99, 1.1 * (deadline_ms or 0.0), 1.1 * objective_ms))
-    bars, _ = np.histogram(np.minimum(ordered, top_ms), BARS, (0.0, top_ms))
-    return {
-        "bars": bars,
-        "top_ms": top_ms,
-        "count": len(ordered),
-        "last_ms": seen.latencies_ms[-1] if ordered else None,
-        "p50_ms": percentile_of(ordered, 50),
-        "p95_ms": percentile_of(ordered, 95),
-        "p99_ms": p99,
-        "max_ms": ordered[-1] if ordered else 0.0,
-        "deadline_ms": deadline_ms,
-        "deadline_misses": loaded.deadline.misses if loaded is not None else 0,
-        "slo": slo,
-    }
-
-
-def nice_top(value: float) -> float:
-    """Return the next of 1, 2, 5, 10, 20, ... at or above a value, so that the scale is stable."""
-    if value <= 1.0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1.0, 2.0, 5.0, 10.0) if step * power >= value)
-
-
 def _guard(
     seen: HistorySnapshot, loaded: ServingState | None, snapshot: RobotSnapshot | None
 ) -> dict[str, Any] | None:
@@ -229,13 +191,21 @@ def _guard(
         return None
     status = loaded.guard.status(ROS if snapshot is not None else "")
     others = [caller for caller in status.tripped_callers if caller != ROS]
+    limits = loaded.guard.limits
+    units = {} if limits is None else {name: limits.unit(column) for column, name in enumerate(limits.names)}
     return {
         **{name: getattr(status, name) for name in GUARD_SHOWN},
         "tripped_callers": [escaped(caller) for caller in others[:CALLERS_SHOWN]],
         "tripped_total": status.tripped_total,
         "reset_caller": ROS if loaded.guard.trips.reason(ROS) else next(iter(others), ""),
-        "events": [dataclasses.asdict(e) for e in reversed(seen.events)],
+        "events": [_event(event, units) for event in reversed(seen.events)],
     }
+
+
+def _event(event: Event, units: Mapping[str, str]) -> dict[str, Any]:
+    """Return an event of the guard with its lines in words."""
+    words = [dataclasses.asdict(one) for one in all_explained(event.violations, units)]
+    return dataclasses.asdict(event) | {"words": words}
 
 
 def _errors(engine: Engine) -> Mapping[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from reflex_core.errors import ReflexError
 from reflex_core.values import POLICY
 
 
@@ -22,12 +23,27 @@ class Finding(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """Something without which there is no chunk. kind: "joints", "camera" or "instruction"; name: of the camera.
+
+    topic: resolved. ok: it is there. text: what is missing, or how old the newest message is.
+    """
+
+    kind: str
+    name: str
+    topic: str
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class RobotSnapshot:
     """State of the robot's chunk loop at one moment. refusal: why the node did not change its state.
 
     stopped: until Resume; awaits_goal: or until a goal of ~/run_policy. ages_ms: of the newest message of each stream.
     remaining_s: of the chunk that the robot follows. first_motion: a dry run moves the robot just now, on request.
     control: who commands the robot; blend: how much of the policy's motion is let through, 0 to 1.
+    needs: what a chunk is made of, present or not; empty while the node is not active.
     """
 
     node_state: str
@@ -50,12 +66,18 @@ class RobotSnapshot:
     blend: float = 1.0
     ages_ms: Mapping[str, float] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
+    needs: Sequence[Need] = ()
+
+
+def _not_here(_: str) -> str:
+    raise ReflexError("this robot takes no instruction and begins no episode")
 
 
 @dataclass(frozen=True, slots=True)
 class Robot:
-    """Thread-safe calls into the node. `stop` and `resume` return a sentence or raise ReflexError.
+    """Thread-safe calls into the node. All but `snapshot` return a sentence or raise ReflexError.
 
+    instruct: take another instruction. begin_episode: begin one with the id, or an id of its own for ""; returns the id.
     believe: trust the joints' present readings; returns why that cannot be, else "".
     """
 
@@ -63,3 +85,5 @@ class Robot:
     resume: Callable[[], str]
     snapshot: Callable[[], RobotSnapshot]
     believe: Callable[[], str] = lambda: ""
+    instruct: Callable[[str], str] = _not_here
+    begin_episode: Callable[[str], str] = _not_here

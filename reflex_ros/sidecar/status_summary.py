@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status summary at the top of the page: one word for the state, one sentence with the reason."""
+"""The status summary at the top of the page: one word for the state, one sentence with the reason, and what to do next."""
 
 from __future__ import annotations
 
@@ -10,48 +10,71 @@ from reflex_core.engine.serving_state import ServingState
 from reflex_core.robot.limits.guard_status import GuardStatus
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import ROS, TELEOP
+from reflex_ros.sidecar.next_steps import next_step
 from reflex_ros.sidecar.robot_access import RobotSnapshot
 
 CALLERS_NAMED = 3
-GOOD, WAIT, WARN, BAD = "good", "wait", "warn", "bad"
+NEVER_SEEN = ("camera_missing", "state_missing", "joint_names", "no_instruction")  # of a stream
+# the colours of IEC 60073: normal, neutral, abnormal, an action of the operator is needed, danger
+GOOD, WAIT, HOLD, STOP, BAD = "good", "wait", "hold", "stop", "bad"
+IS_READY, WAITING, HOLDING, STOPPED, TRIPPED, IS_FAILED = (
+    "READY", "WAITING", "HOLDING", "STOPPED", "TRIPPED", "FAILED",
+)  # fmt: skip
+LEVELS = {  # each word has one colour, so that they cannot disagree
+    IS_READY: GOOD, WAITING: WAIT, HOLDING: HOLD, STOPPED: STOP, TRIPPED: BAD, IS_FAILED: BAD,
+}  # fmt: skip
 
-_SENTENCES = {
-    "initializing": "No policy is loaded yet.",
-    "loading": "The policy is being loaded.",
-    "inactive": "A policy is loaded and does not serve: activate the node.",
-    "warming": "The network runs for the first time.",
+_LOADING = {
+    "initializing": ("No policy is loaded yet.", "Configure the node, or wait until it has been."),
+    "loading": ("The policy is being loaded.", "Nothing to do: it takes some seconds."),
+    "inactive": ("A policy is loaded and does not serve.", "Activate the node."),
+    "warming": ("The network runs for the first time.", "Nothing to do: it takes some seconds."),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class StatusSummary:
-    """level: good, wait, warn or bad; the page gives each a colour and a sign."""
+    """word: one of LEVELS. sentence: why. todo: what to do next, empty where nothing. notes: what is unusual all the same."""
 
-    level: str
     word: str
     sentence: str
+    todo: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def level(self) -> str:
+        """The colour of the word."""
+        return LEVELS[self.word]
+
+    def document(self) -> dict[str, object]:
+        """Return what the page gets."""
+        return {
+            "level": self.level,
+            "word": self.word,
+            "sentence": self.sentence,
+            "todo": self.todo,
+            "notes": self.notes,
+        }
 
 
 def status_summary(engine: Engine, snapshot: RobotSnapshot | None) -> StatusSummary:
     """Return the most severe condition that holds, to be read from two metres away."""
     state, loaded = engine.state, engine.loaded
     if state == FAILED:
-        return StatusSummary(BAD, "FAILED", engine.reason or "The log says why.")
+        reason = engine.reason or "The log says why."
+        return StatusSummary(IS_FAILED, reason, "Correct it, then configure the node again or restart it.")
     if state not in (READY, DEGRADED) or loaded is None:
         if snapshot is not None and snapshot.refusal:
-            return StatusSummary(BAD, "REFUSED", snapshot.refusal)
-        return StatusSummary(WAIT, state.upper(), _SENTENCES.get(state, ""))
-    return (
+            return StatusSummary(IS_FAILED, snapshot.refusal, "Correct it, then activate the node again.")
+        return StatusSummary(WAITING, *_LOADING.get(state, ("", "")))
+    found = (
         _tripped(loaded, snapshot)
         or _stopped(snapshot)
         or _degraded(state, loaded)
-        or _undrivable(engine)
-        or _dry_run(engine, snapshot)
-        or _commanded(snapshot)
-        or _holding(snapshot)
-        or _held_callers(loaded)
-        or _serving(loaded)
+        or _holding(engine, snapshot)
+        or _serving(engine, loaded, snapshot)
     )
+    return StatusSummary(found.word, found.sentence, found.todo, tuple(_notes(engine, loaded, snapshot)))
 
 
 def _tripped(loaded: ServingState, snapshot: RobotSnapshot | None) -> StatusSummary | None:
@@ -60,14 +83,15 @@ def _tripped(loaded: ServingState, snapshot: RobotSnapshot | None) -> StatusSumm
     if not status.tripped:
         return None
     who = "The robot holds" if snapshot is not None else f"Held: {_named(status)}"
-    return StatusSummary(BAD, "GUARD TRIPPED", f"{who}: {status.trip_reason}")
+    return StatusSummary(
+        TRIPPED, _sentence(f"{who}: {_reason(status.trip_reason)}"), "Look at the robot, find the cause below, then reset the guard."
+    )
 
 
-def _held_callers(loaded: ServingState) -> StatusSummary | None:
-    status = loaded.guard.status()
-    if not status.tripped:
-        return None
-    return StatusSummary(WARN, "READY", f"Held until their guard is reset: {_named(status)}.")
+def _reason(text: str) -> str:
+    """Return a reason without the slug that programs read."""
+    slug, colon, rest = text.partition(": ")
+    return rest if colon and slug.replace("_", "").isalpha() and "_" in slug else text
 
 
 def _named(status: GuardStatus) -> str:
@@ -81,9 +105,9 @@ def _stopped(snapshot: RobotSnapshot | None) -> StatusSummary | None:
         return None
     if snapshot.awaits_goal:
         return StatusSummary(
-            WAIT, "IDLE", "The robot holds until a goal of ~/run_policy comes, or Resume is pressed."
+            WAITING, "The robot holds until a goal comes.", "Send a goal to ~/run_policy, or press Resume."
         )
-    return StatusSummary(WARN, "STOPPED", "The robot holds until Resume is pressed.")
+    return StatusSummary(STOPPED, "The robot holds until Resume is pressed.", "Press Resume when it is safe.")
 
 
 def _degraded(state: str, loaded: ServingState) -> StatusSummary | None:
@@ -93,52 +117,69 @@ def _degraded(state: str, loaded: ServingState) -> StatusSummary | None:
         (slot.breaker.consecutive_failures for slot in loaded.slots.values() if slot.breaker), default=0
     )
     return StatusSummary(
-        BAD, "DEGRADED", f"The circuit breaker is open: the model failed {failures} times in a row."
+        HOLDING,
+        f"The circuit breaker is open: the model failed {failures} times in a row.",
+        "Wait for the next probe, or read the log and restart or serve the previous export.",
     )
 
 
-def _undrivable(engine: Engine) -> StatusSummary | None:
-    if not engine.undrivable:
+def _holding(engine: Engine, snapshot: RobotSnapshot | None) -> StatusSummary | None:
+    """Return that the robot is held, or that no fresh chunk comes: before the first one, and while the last one runs out."""
+    if snapshot is None or not (snapshot.hold_reason or snapshot.problem) or snapshot.control == TELEOP:
         return None
-    return StatusSummary(WARN, "NO ROBOT", f"Requests are answered: {engine.undrivable}")
+    slug = snapshot.problem or snapshot.hold_reason
+    why = _sentence(snapshot.problem_text or slug.replace("_", " "))
+    begins = snapshot.chunks == 0 and slug in NEVER_SEEN
+    if snapshot.hold_reason and not engine.settings.dry_run and not begins:
+        return StatusSummary(HOLDING, why, next_step(slug))
+    if snapshot.problem == "deadline":
+        return StatusSummary(IS_READY, why, next_step(slug))
+    return StatusSummary(WAITING, why, next_step(slug))
 
 
-def _dry_run(engine: Engine, snapshot: RobotSnapshot | None) -> StatusSummary | None:
-    if snapshot is None or not engine.settings.dry_run:
-        return None
+def _sentence(text: str) -> str:
+    """Return the text with a capital and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+def _serving(engine: Engine, loaded: ServingState, snapshot: RobotSnapshot | None) -> StatusSummary:
+    if engine.undrivable:
+        return StatusSummary(IS_READY, f"Requests are answered, no robot is commanded: {engine.undrivable}")
+    if snapshot is not None and snapshot.control == TELEOP and snapshot.node_state == "active":
+        return StatusSummary(IS_READY, "A person commands the robot; the policy goes on watching.")
+    elsewhere = [slot.policy for slot in loaded.slots.values() if slot.policy.export.address]
+    where = " and ".join(policy.export.address for policy in elsewhere)
+    infers = f"; {where} infers" if where else ""
+    if snapshot is None:
+        return StatusSummary(IS_READY, f"Requests are answered{infers}.")
+    if engine.settings.dry_run:
+        return StatusSummary(IS_READY, _dry_run(snapshot))
+    return StatusSummary(IS_READY, f"The policy commands the robot{infers}.")
+
+
+def _dry_run(snapshot: RobotSnapshot) -> str:
     if snapshot.first_motion:
-        return StatusSummary(WARN, "DRY RUN", "The first motion moves the robot; Stop ends it.")
-    held = f" It would hold: {snapshot.hold_reason}." if snapshot.hold_reason else ""
-    return StatusSummary(WARN, "DRY RUN", f"No robot is commanded; what would be is on ~/dry_run.{held}")
+        return "The first motion moves the robot; Stop ends it."
+    return "No robot is commanded; what would be is on ~/dry_run."
 
 
-def _commanded(snapshot: RobotSnapshot | None) -> StatusSummary | None:
-    """Return that another than the policy commands the robot, or the policy not with all of its motion."""
-    if snapshot is None or snapshot.node_state != "active":
-        return None
-    if snapshot.control == TELEOP:
-        return StatusSummary(WAIT, "TELEOP", "A person commands the robot; the policy goes on watching.")
-    if snapshot.hold_reason or snapshot.problem or snapshot.blend >= 1.0:
-        return None
-    return StatusSummary(WAIT, "READY", f"{snapshot.blend:.0%} of the policy's motion is let through.")
-
-
-def _holding(snapshot: RobotSnapshot | None) -> StatusSummary | None:
-    if snapshot is None or not (snapshot.hold_reason or snapshot.problem):
-        return None
-    why = f"{snapshot.problem}: {snapshot.problem_text}" if snapshot.problem else snapshot.hold_reason
-    if snapshot.hold_reason:
-        return StatusSummary(BAD, "HOLDING", why)
-    return StatusSummary(WARN, "READY", f"In trouble: {why}")
-
-
-def _serving(loaded: ServingState) -> StatusSummary:
+def _notes(engine: Engine, loaded: ServingState, snapshot: RobotSnapshot | None) -> list[str]:
+    """Return what an operator must know beside the word, most important first."""
+    found = []
+    if engine.undrivable:
+        found.append("NO ROBOT")
+    if snapshot is not None and engine.settings.dry_run:
+        found.append("FIRST MOTION" if snapshot.first_motion else "DRY RUN")
+    if snapshot is not None and snapshot.node_state == "active":
+        if snapshot.control == TELEOP:
+            found.append("TELEOP")
+        elif snapshot.blend < 1.0:
+            found.append(f"BLEND {snapshot.blend:.0%}")
     window = loaded.admission.window
     if window is not None and loaded.admission.violated:
-        message = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms."
-        return StatusSummary(WARN, "SLOW", message)
-    elsewhere = [slot.policy for slot in loaded.slots.values() if slot.policy.export.address]
-    if not elsewhere:
-        return StatusSummary(GOOD, "READY", "A policy is serving.")
-    where = " and ".join(policy.export.address for policy in elsewhere)
-    return StatusSummary(GOOD, "READY", f"A policy is serving; {where} infers.")
+        slo = window.slo
+        found.append(f"SLOW: {slo.name} {window.measured_ms:.0f} ms, objective {slo.threshold_ms:g} ms")
+    status = loaded.guard.status()
+    if status.tripped and not loaded.guard.status(ROS if snapshot is not None else "").tripped:
+        found.append(f"HELD: {_named(status)}")
+    return found

@@ -12,7 +12,7 @@ from reflex_core.errors import ObservationError
 from reflex_core.images.thumbnail import thumbnail
 from reflex_core.values import Frame
 
-LONGEST_SIDE = 320
+LONGEST_SIDE = 480
 
 log = logging.getLogger(__name__)
 

@@ -2,11 +2,14 @@
 // Puts the parts together: what is heard is shown, what is pressed is sent.
 
 import { act, listen, setKey } from "./link.js";
+import { showOperate, wireOperate } from "./operate.js";
 import { byId, showSummary, pictures, render } from "./panels.js";
 import { slots, wireSlots } from "./slots.js";
+import { placeTerms } from "./terms.js";
 import { twice } from "./twice.js";
 
 const SAID_MS = 8000;
+const LOST = "Use the emergency stop if the robot must stop now. This page reconnects by itself.";
 
 let heardAt = 0; // when the newest state came; 0: none yet
 let connected = false;
@@ -26,6 +29,7 @@ const link = listen({
     onlyStop = document.only_stop;
     resetCaller = document.guard?.reset_caller ?? "";
     render(document);
+    showOperate(document, !onlyStop);
     slots(document.policies, onlyStop);
     showActs();
   },
@@ -33,7 +37,7 @@ const link = listen({
     disconnected("NO CONNECTION", reason);
   },
   refused() {
-    disconnected("KEY NEEDED", "Type the API key to look at this robot.");
+    disconnected("KEY NEEDED", "This robot is shown to holders of its API key.", "wait", "Type the key.");
     byId("panels").hidden = true;
     askForKey();
   },
@@ -47,11 +51,11 @@ function reconnected() {
 }
 
 /** What is still shown is old: it must not look alive. */
-function disconnected(word, reason) {
+function disconnected(word, reason, level = "lost", todo = LOST) {
   connected = false;
   byId("panels").classList.add("stale");
-  const age = heardAt ? `Last state ${Math.round((Date.now() - heardAt) / 1000)} s ago: what you see is old.` : "Trying to reach the robot.";
-  showSummary({ level: "lost", word, sentence: reason || age });
+  const age = heardAt ? `Last state ${Math.round((Date.now() - heardAt) / 1000)} s ago: what you see is old.` : "No answer from the robot so far.";
+  showSummary({ level, word, sentence: reason || age, todo });
   document.title = word;
   showActs();
 }
@@ -69,14 +73,17 @@ function askForKey() {
   byId("key").focus();
 }
 
-/** Send a request that acts, and say what became of it. */
+/** Send a request that acts, and show its result. Resolves to whether it was done. */
 async function send(path, body, name, done) {
   say(`${name} …`, "wait");
   const answer = await act(path, body);
   if (answer.status === 401) askForKey();
-  if (answer.ok) return say(answer.text ? `${done}: ${answer.text}` : done, "good");
-  const why = answer.status === 401 ? "the API key is missing or wrong" : answer.text || `the server answers ${answer.status}`;
-  return say(`${name} DID NOT HAPPEN: ${why}`, "bad");
+  if (answer.ok) say(answer.text ? `${done}: ${answer.text}` : done, "good");
+  else {
+    const why = answer.status === 401 ? "the API key is missing or wrong" : answer.text || `the server answers ${answer.status}`;
+    say(`${name} DID NOT HAPPEN: ${why}`, "bad");
+  }
+  return answer.ok;
 }
 
 function say(text, level) {
@@ -96,6 +103,11 @@ byId("stop").addEventListener("click", () => send("/stop", undefined, "STOP", "S
 twice(byId("resume"), () => send("/resume", undefined, "RESUME", "Resumed"));
 twice(byId("reset-guard"), () => send("/guard/reset", { caller: resetCaller }, "RESET", `The guard was reset for ${resetCaller}`));
 wireSlots(changePolicies, twice);
+wireOperate({ act, send, say, twice });
+placeTerms();
+new ResizeObserver(([entry]) => {
+  document.documentElement.style.setProperty("--header", `${Math.ceil(entry.borderBoxSize[0].blockSize)}px`);
+}).observe(byId("top"));
 byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   setKey(byId("key").value);
