@@ -110,8 +110,10 @@ class Browser:
         assert "error" not in reply, f"{method}: {reply}"
         return reply["result"]
 
-    def open(self, url: str, width: int = 1280, height: int = 900, *, phone: bool = False) -> Page:
-        """A tab with its own cookies and storage."""
+    def open(
+        self, url: str, width: int = 1280, height: int = 900, *, phone: bool = False, theme: str = ""
+    ) -> Page:
+        """A tab with its own cookies and storage, its clock in UTC. theme: light or dark; empty for the browser's own."""
         self.requests.clear()
         self.complaints.clear()
         context = self.call("Target.createBrowserContext")["browserContextId"]
@@ -121,6 +123,9 @@ class Browser:
         for domain in ("Page", "Runtime", "Network", "Log"):
             page.call(f"{domain}.enable")
         page.resize(width, height, phone=phone)
+        page.call("Emulation.setTimezoneOverride", timezoneId="UTC")
+        if theme:
+            page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
         page.call("Page.navigate", url=url)
         return page
 
@@ -195,10 +200,14 @@ class Page:
         self.look(f"document.querySelector({json.dumps(selector)}).focus()")
         self.call("Input.insertText", text=text)
 
+    def png(self, *, whole: bool = False) -> bytes:
+        """Return a PNG of what can be seen, or of the whole page."""
+        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
+        return base64.b64decode(data)
+
     def picture(self, path: Path, *, whole: bool = False) -> None:
         """Write a PNG of what can be seen, or of the whole page."""
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
-        path.write_bytes(base64.b64decode(data))
+        path.write_bytes(self.png(whole=whole))
 
     def close(self) -> None:
         self.browser.call("Target.disposeBrowserContext", browserContextId=self._context)

@@ -1,99 +1,155 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of the page for the documentation, taken while the demo's arm moves.
+"""Pictures of the page for the documentation: every state, on a desk and on a phone, light and dark.
 
-    python -m benchmarks.page_pictures --output docs
+    python -m benchmarks.page_pictures --output docs/pictures
 
-Starts the demo, asks the node for a deadline and an objective over ROS, as a person would, and photographs the page at
-the size of a desktop and of a phone.
+Serves the embedded policy and lets a real browser look at each state of `benchmarks.page_states`. The tests of the page
+compare what they see with the sheets that this writes.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import subprocess
+import io
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.chromium import Page, browser
-from benchmarks.exports import ROOT
-from reflex_ros.demo.participant import Participant
+from PIL import Image
 
-DESKTOP, PHONE = (1280, 800), (390, 844)
-CHUNKS = 120  # so many answers make a histogram
-PATIENCE_S = 240.0
+from benchmarks.chromium import ROOT, Browser, Page, browser
+from benchmarks.page_states import EVERY, LOST, STATES, Shown, State, shown
 
-
-@contextmanager
-def demo(out: Path) -> Iterator[tuple[str, str]]:
-    """The demo in a process of its own: the page's address and the ROS domain."""
-    command = [sys.executable, "-u", "-m", "reflex_ros.demo.run", "--episodes", "200", "--out", str(out)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        url = domain = ""
-        for line in process.stdout:
-            url = (re.findall(r"http://\S+", line) or [url])[0]
-            domain = (re.findall(r"ROS_DOMAIN_ID=(\d+)", line) or [domain])[0]
-            if "first chunk followed" in line:
-                break
-        assert domain, "the demo did not start; see its logs in " + str(out)
-        yield url, domain
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_S)
+QUALITY = 82  # of the sheets, WebP
+COLOURS = 96  # of the single pictures, PNG
+GAP = 8  # pixels between the pictures of a sheet
 
 
-def photograph(page: Page, path: Path) -> None:
-    """What can be seen without scrolling, once there is something in every panel."""
-    page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
-    page.wait("document.getElementById('word').innerText", lambda word: word == "READY")
+@dataclass(frozen=True)
+class Size:
+    """What the page is looked at with. columns: of the sheet; scale: of a picture in it."""
+
+    name: str
+    width: int
+    height: int
+    phone: bool
+    columns: int
+    scale: float
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Width and height of a picture in the sheet."""
+        return round(self.width * self.scale), round(self.height * self.scale)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Where in the sheet the picture of a state is."""
+        width, height = self.tile
+        return number % self.columns * (width + GAP), number // self.columns * (height + GAP)
+
+
+SIZES = (Size("desk", 1440, 900, False, 2, 0.5), Size("phone", 390, 844, True, 6, 0.72))
+THEMES = ("light", "dark")
+
+
+def sheet_name(size: Size, theme: str) -> str:
+    """Return the file name of the sheet of every state."""
+    return f"page_{size.name}_{theme}.webp"
+
+
+def opened(chromium: Browser, server: Shown, size: Size, theme: str) -> Page:
+    """Open the page at a size, in a theme, while nothing is wrong."""
+    server.show(STATES[1])
+    page = chromium.open(server.sidecar.url, size.width, size.height, phone=size.phone, theme=theme)
+    page.wait_text("#word", STATES[1].word)
     page.wait("document.querySelector('#cameras img')?.naturalWidth")
-    page.picture(path)
+    return page
+
+
+def look(page: Page, server: Shown, state: State) -> None:
+    """Bring the page into a state and wait until it is drawn."""
+    if state is LOST:  # while it was ready
+        server.show(STATES[1])
+        page.wait_text("#word", STATES[1].word)
+        page.wait_text("#guard-note", "0 of 10")
+        server.lose()
+    else:
+        server.show(state)
+    page.wait_text("#word", state.word)
+    if state.answers and state is not LOST:
+        page.wait("document.querySelector('#cameras img')?.complete")
+        page.wait("document.querySelectorAll('.joint').length", lambda many: many == 7)
+    page.wait("document.querySelectorAll('#cameras .empty').length", lambda many: many == (0 if state.answers else 1))
+    page.wait("document.getElementById('top').dataset.level", lambda level: level == state.level)
+    page.look("document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))")
+
+
+def photographed(page: Page, size: Size) -> Image.Image:
+    """Return what can be seen, in CSS pixels."""
+    picture = Image.open(io.BytesIO(page.png())).convert("RGB")
+    return picture.resize((size.width, size.height), Image.Resampling.LANCZOS)
+
+
+def photographs(chromium: Browser, server: Shown, size: Size, theme: str) -> Iterator[tuple[State, Image.Image]]:
+    """Yield every state with its picture."""
+    page = opened(chromium, server, size, theme)
+    try:
+        for state in EVERY:
+            look(page, server, state)
+            yield state, photographed(page, size)
+    finally:
+        page.close()
+
+
+def sheet(size: Size, pictures: Sequence[Image.Image]) -> Image.Image:
+    """Return the pictures side by side."""
+    width, height = size.tile
+    rows = -(-len(pictures) // size.columns)
+    columns = min(size.columns, len(pictures))
+    found = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), (127, 127, 127))
+    for number, picture in enumerate(pictures):
+        found.paste(picture.resize(size.tile, Image.Resampling.LANCZOS), size.place(number))
+    return found
+
+
+def tile_of(kept: Image.Image, size: Size, number: int) -> Image.Image:
+    """Return the picture of a state in a sheet."""
+    left, top = size.place(number)
+    width, height = size.tile
+    return kept.crop((left, top, left + width, top + height))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write page.png and page_phone.png."""
-    parser = argparse.ArgumentParser(description="Pictures of the page, taken while the demo runs.")
+    """Write a sheet per size and theme, and the pictures of README and of the page's reference."""
+    parser = argparse.ArgumentParser(description="Pictures of the page in every state.")
     parser.add_argument(
-        "--output",
-        type=Path,
-        default=ROOT / "docs" / "pictures",
-        help="folder for the pictures [docs/pictures]",
-    )
-    parser.add_argument(
-        "--chunks", type=int, default=CHUNKS, help=f"answers before the first picture [{CHUNKS}]"
-    )
-    parser.add_argument("--demo-out", type=Path, default=ROOT / "demo_out" / "page", help="logs of the demo")
+        "--output", type=Path, default=ROOT / "docs" / "pictures", help="folder for the pictures [docs/pictures]"
+    )  # fmt: skip
+    parser.add_argument("--whole", type=Path, default=None, help="folder for every picture at its full size [none]")
     arguments = parser.parse_args(argv)
-    with demo(arguments.demo_out) as (url, domain), browser() as chromium:
-        os.environ |= {"ROS_DOMAIN_ID": domain, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-        with Participant("photographer") as person:
-            person.set_parameters(
-                "reflex", {"deadline_ms": 300.0, "slo": "p99=200ms", "slo_mode": "log_only"}
-            )
-        desktop = chromium.open(url, *DESKTOP)
-        wait_for_answers(desktop, arguments.chunks)
-        tall = int(desktop.look("document.getElementById('chunk').getBoundingClientRect().bottom")) + 16
-        desktop.resize(DESKTOP[0], max(tall, DESKTOP[1]))
-        photograph(desktop, arguments.output / "page.png")
-        phone = chromium.open(url, *PHONE, phone=True)
-        photograph(phone, arguments.output / "page_phone.png")
-    print(f"wrote {arguments.output / 'page.png'} and {arguments.output / 'page_phone.png'}")
+    with shown() as server, browser() as chromium:
+        for size in SIZES:
+            for theme in THEMES:
+                found = list(photographs(chromium, server, size, theme))
+                made = sheet(size, [picture for _, picture in found])
+                made.save(arguments.output / sheet_name(size, theme), quality=QUALITY, method=6)
+                if theme == "light":
+                    _single(found[1][1]).save(arguments.output / single_name(size), optimize=True)
+                if arguments.whole is not None:
+                    arguments.whole.mkdir(parents=True, exist_ok=True)
+                    for state, picture in found:
+                        picture.save(arguments.whole / f"{size.name}_{theme}_{state.name}.png")
+                print(f"wrote {arguments.output / sheet_name(size, theme)}", flush=True)
     return 0
 
 
-def wait_for_answers(page: Page, many: int) -> None:
-    """Until the page has counted so many answers."""
-    answers = "Number(document.querySelector('#counter-facts dd')?.innerText ?? 0)"
-    end_s = time.monotonic() + PATIENCE_S
-    while int(page.look(answers)) < many:
-        assert time.monotonic() < end_s, f"the robot did not get {many} chunks"
-        time.sleep(0.2)
+def single_name(size: Size) -> str:
+    """Return the file name of the picture of the page while it is ready."""
+    return "page_phone.png" if size.phone else "page.png"
+
+
+def _single(picture: Image.Image) -> Image.Image:
+    return picture.quantize(COLOURS, dither=Image.Dither.NONE)
 
 
 if __name__ == "__main__":

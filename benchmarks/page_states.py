@@ -24,6 +24,7 @@ from reflex_core.files.share import embedded_policy
 from reflex_core.reports import GuardReport
 from reflex_core.settings.table import Settings
 from reflex_core.values import HOLD, ROS, Frame, Observation, Request, Served
+from reflex_ros.sidecar.events import Hub
 from reflex_ros.sidecar.history import RequestHistory
 from reflex_ros.sidecar.page_routes import HUB
 from reflex_ros.sidecar.page_snapshot import Snapshots
@@ -48,7 +49,7 @@ MISSING = (
     Need("joints", "", "/joint_states", True, "8 ms old"),
     Need("camera", "front", "/front/image_raw", True, "21 ms old"),
     Need("camera", "wrist", "/wrist/image_raw", False, "no publisher on this topic"),
-    Need("instruction", "", "/instruction", False, "none yet: type one below, or publish it"),
+    Need("instruction", "", "/instruction", False, "none yet: type one on this page, or publish it"),
 )
 
 
@@ -122,9 +123,7 @@ class Shown:
     """A server whose page is in the state that was chosen last. `done` has what was commanded."""
 
     def __init__(self) -> None:
-        settings = Settings(
-            export_dir=str(embedded_policy()), port=0, robot_id="cell-3", deadline_ms=300.0, slo="p99=200ms", slo_mode="log_only"
-        )  # fmt: skip
+        settings = Settings(export_dir=str(embedded_policy()), port=0, robot_id="cell-3")
         self.engine = Engine(settings)
         self.engine.load()
         self.engine.warm_up()
@@ -173,9 +172,7 @@ class Shown:
         snapshots = Snapshots(self.engine, history, robot, has_key=True, only_stop=False)
         document = steady(orjson.loads(snapshots.state()), state)
         pictures = snapshots.pictures() or orjson.dumps({"frames": []})
-        app = self.sidecar.app
-        assert app is not None
-        hub = app[HUB]
+        hub = self._hub()
         hub._state, hub._pictures = (lambda: orjson.dumps(document)), (lambda: pictures)
 
     def _trip(self) -> None:
@@ -190,21 +187,34 @@ class Shown:
     def _fill(self, history: RequestHistory, state: State) -> None:
         request, served = self._calm
         if not state.calm:
-            wanted = served.raw_actions + np.linspace(0.0, 0.3, len(served.raw_actions), dtype=np.float32)[:, None] * np.array(
-                [0, 1, 0, 1, 0, 0, 0], np.float32
-            )  # fmt: skip
-            served = replace(served, raw_actions=wanted, guard=GuardReport(True, 40, CLAMP))
+            wanted, ramp = served.raw_actions.copy(), np.linspace(0.0, 1.0, len(served.raw_actions), dtype=np.float32)
+            wanted[:, 1] += 1.36 + 0.07 * ramp
+            wanted[:, 3] += 0.3 * ramp
+            kept = wanted.copy()
+            kept[:, 1] = np.minimum(kept[:, 1], 1.7628)
+            kept[:, 3] -= 0.18 * ramp
+            chunk = replace(served.chunk, actions=kept)
+            served = replace(served, chunk=chunk, raw_actions=wanted, guard=GuardReport(True, 40, CLAMP))
         history(request, served)
         if state.trips:
-            chunk = replace(served.chunk, source=HOLD)
+            held = np.repeat(served.chunk.actions[:1], len(served.chunk.actions), axis=0)
+            chunk = replace(served.chunk, actions=held, source=HOLD)
             history(
                 request,
                 replace(served, chunk=chunk, guard=GuardReport(True, 0, TRIP), hold_reason="guard_tripped"),
             )
 
     def lose(self) -> None:
-        """End the server; the page loses its connection."""
-        self.sidecar.stop()
+        """Send nothing any more: after 3 s the page finds its connection lost."""
+
+        def silent() -> bytes:
+            raise RuntimeError("this server is to be silent")
+
+        self._hub()._state = silent
+
+    def _hub(self) -> Hub:
+        assert self.sidecar.app is not None
+        return self.sidecar.app[HUB]
 
     def close(self) -> None:
         """End the server and the engine."""
@@ -240,6 +250,8 @@ def latencies() -> dict[str, Any]:
     bars, _ = np.histogram(np.minimum(means, 400.0), 40, (0.0, 400.0))
     return {
         "seconds": seconds, "window_s": 180, "bars": bars.tolist(), "top_ms": 400.0, "count": 412, "last_ms": 121.0,
+        "deadline_ms": 300.0,
+        "slo": {"name": "p99", "threshold_ms": 200.0, "measured_ms": 187.0, "violated": False, "mode": "log_only"},
         "p50_ms": 119.0, "p95_ms": 168.0, "p99_ms": 187.0, "max_ms": 301.0, "deadline_misses": 1,
     }  # fmt: skip
 

@@ -45,6 +45,6 @@ def checklist(
     ]
     if needs_words:
         given = has_words(buffer.instruction)
-        text = "given" if given else "none yet: type one below, or publish it"
+        text = "given" if given else "none yet: type one on this page, or publish it"
         found.append(Need("instruction", "", buffer.topics.get("instruction", ""), given, text))
     return tuple(found)

@@ -74,7 +74,8 @@ export class JointChart {
     put(this.value, `${joint.rows[row] === null ? "not a number" : joint.rows[row].toFixed(3)} ${joint.unit}`);
     put(this.top, high.toFixed(2));
     put(this.low, low.toFixed(2));
-    put(this.footer, apart > 0 ? `changed by ${number(apart)} ${joint.unit}`.trim() : distance(joint));
+    const far = distance(joint);
+    put(this.footer, apart > 0 ? `changed by ${number(apart)} · ${far}` : far);
     this.footer.classList.toggle("near", apart > 0 || this.limits.childElementCount > 0);
   }
 
@@ -127,7 +128,7 @@ function distance(joint) {
   const above = joint.max === null ? Infinity : joint.max - Math.max(...values);
   const below = joint.min === null ? Infinity : Math.min(...values) - joint.min;
   const [space, name, limit] = above <= below ? [above, "max", joint.max] : [below, "min", joint.min];
-  return space <= 0 ? `at ${name} ${number(limit)}` : `${number(space)} to ${name} ${number(limit)}`;
+  return space <= 0 ? `at ${name} ${number(limit)}` : `${number(space)} from ${name} ${number(limit)}`;
 }
 
 /** What the chart shows: the motion with a little around it, and a limit that is near. */

@@ -22,6 +22,11 @@ export function showOperate(state, mayAct) {
   setText("operate-note", note(active));
 }
 
+/** Without a connection nothing can be sent; STOP is tried all the same. */
+export function disableOperate() {
+  for (const control of byId("operate").querySelectorAll("button:not(.term), input")) control.disabled = true;
+}
+
 function note(active) {
   if (robot === null) return `The outcome is stored for episode ${episode}.`;
   if (!active) return `The node is ${robot.node_state}: activate it first.`;

@@ -2,7 +2,7 @@
 // Puts the parts together: what is heard is shown, what is pressed is sent.
 
 import { act, listen, setKey } from "./link.js";
-import { showOperate, wireOperate } from "./operate.js";
+import { disableOperate, showOperate, wireOperate } from "./operate.js";
 import { byId, showSummary, pictures, render } from "./panels.js";
 import { slots, wireSlots } from "./slots.js";
 import { placeTerms } from "./terms.js";
@@ -54,6 +54,7 @@ function reconnected() {
 function disconnected(word, reason, level = "lost", todo = LOST) {
   connected = false;
   byId("panels").classList.add("stale");
+  disableOperate();
   const age = heardAt ? `Last state ${Math.round((Date.now() - heardAt) / 1000)} s ago: what you see is old.` : "No answer from the robot so far.";
   showSummary({ level, word, sentence: reason || age, todo });
   document.title = word;

@@ -65,7 +65,7 @@ export function render(state) {
   now(state);
   latency(state.latency, state.now_s);
   checklist(state);
-  chunk(state.chunk);
+  chunk(state.chunk, state.robot);
   guard(state.guard);
   counters(state);
   recorders(state.recorders);
@@ -134,7 +134,7 @@ export function pictures({ frames }) {
     };
   });
   while (list.children.length > frames.length) list.lastElementChild.remove();
-  setText("camera-note", frames.length === 1 ? "as the policy saw it last" : `${frames.length} cameras, as the policy saw them last`);
+  setText("camera-note", ["", "as the policy saw it last"][frames.length] ?? `${frames.length}, as the policy saw them last`);
 }
 
 function makeFigure() {
@@ -149,10 +149,11 @@ function checklist({ summary, robot, chunk: found }) {
   const waits = summary.word === "WAITING" && needs.length > 0;
   byId("checklist").hidden = !waits;
   byId("chunk").hidden = waits;
+  byId("essentials").classList.toggle("waits", waits);
   if (byId("cameras").childElementCount === 0) {
     byId("cameras").append(make("p", { name: "empty", text: "No picture so far: it shows here with the first observation that the policy gets." }));
   }
-  fill("needs", needs, (all) => all.map(need));
+  fill("needs", [...needs].sort((one, other) => one.ok - other.ok), (all) => all.map(need));
   setText("chunk-note", found === null ? "" : byId("chunk-note").textContent);
 }
 
@@ -188,7 +189,7 @@ function latency(found, now_s) {
 
 let charts = [];
 
-function chunk(found) {
+function chunk(found, robot) {
   if (found === null) {
     fill("joints", "", () => [make("p", { name: "empty", text: "No chunk so far: the motion of each joint shows here with the first answer." })]);
     charts = [];
@@ -201,8 +202,9 @@ function chunk(found) {
   });
   found.joints.forEach((joint, index) => charts[index].update(joint, found));
   const rows = found.joints[0]?.rows.length ?? 0;
-  const source = found.source === "policy" ? "from the policy" : `fallback: ${found.source}${found.hold_reason && `, ${found.hold_reason}`}`;
-  setText("chunk-note", `${source} · ${rows} rows of ${number(1000 * found.dt_s)} ms`);
+  const held = robot !== null && (robot.stopped || robot.hold_reason !== "");
+  const source = found.source === "policy" ? "from the policy" : `fallback: ${found.source.replaceAll("_", " ")}`;
+  setText("chunk-note", held ? "not executed: the robot holds" : `${source} · ${rows} rows of ${number(1000 * found.dt_s)} ms`);
 }
 
 function guard(found) {
