@@ -125,7 +125,9 @@ class Browser:
         page.resize(width, height, phone=phone)
         page.call("Emulation.setTimezoneOverride", timezoneId="UTC")
         if theme:
-            page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+            page.call(
+                "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}]
+            )
         page.call("Page.navigate", url=url)
         return page
 

@@ -79,9 +79,14 @@ def look(page: Page, server: Shown, state: State) -> None:
     if state.answers and state is not LOST:
         page.wait("document.querySelector('#cameras img')?.complete")
         page.wait("document.querySelectorAll('.joint').length", lambda many: many == 7)
-    page.wait("document.querySelectorAll('#cameras .empty').length", lambda many: many == (0 if state.answers else 1))
+    page.wait(
+        "document.querySelectorAll('#cameras .empty').length",
+        lambda many: many == (0 if state.answers else 1),
+    )
     page.wait("document.getElementById('top').dataset.level", lambda level: level == state.level)
-    page.look("document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))")
+    page.look(
+        "document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))"
+    )
 
 
 def photographed(page: Page, size: Size) -> Image.Image:
@@ -90,7 +95,9 @@ def photographed(page: Page, size: Size) -> Image.Image:
     return picture.resize((size.width, size.height), Image.Resampling.LANCZOS)
 
 
-def photographs(chromium: Browser, server: Shown, size: Size, theme: str) -> Iterator[tuple[State, Image.Image]]:
+def photographs(
+    chromium: Browser, server: Shown, size: Size, theme: str
+) -> Iterator[tuple[State, Image.Image]]:
     """Yield every state with its picture."""
     page = opened(chromium, server, size, theme)
     try:
@@ -125,7 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, default=ROOT / "docs" / "pictures", help="folder for the pictures [docs/pictures]"
     )  # fmt: skip
-    parser.add_argument("--whole", type=Path, default=None, help="folder for every picture at its full size [none]")
+    parser.add_argument(
+        "--whole", type=Path, default=None, help="folder for every picture at its full size [none]"
+    )
     arguments = parser.parse_args(argv)
     with shown() as server, browser() as chromium:
         for size in SIZES:

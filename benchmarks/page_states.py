@@ -187,7 +187,10 @@ class Shown:
     def _fill(self, history: RequestHistory, state: State) -> None:
         request, served = self._calm
         if not state.calm:
-            wanted, ramp = served.raw_actions.copy(), np.linspace(0.0, 1.0, len(served.raw_actions), dtype=np.float32)
+            wanted, ramp = (
+                served.raw_actions.copy(),
+                np.linspace(0.0, 1.0, len(served.raw_actions), dtype=np.float32),
+            )
             wanted[:, 1] += 1.36 + 0.07 * ramp
             wanted[:, 3] += 0.3 * ramp
             kept = wanted.copy()

@@ -28,7 +28,8 @@ def operator_commands(
     def instruct(text: str) -> str:
         if not has_words(text) or len(text) > TEXT_LIMIT or not text.isprintable():
             raise ReflexError(
-                f"an instruction has 1 to {TEXT_LIMIT} printable characters, got {len(text)}", "bad-instruction"
+                f"an instruction has 1 to {TEXT_LIMIT} printable characters, got {len(text)}",
+                "bad-instruction",
             )
         return _on_executor(node, lambda: _instruct(text))
 

@@ -58,6 +58,4 @@ def _needs(node: ManagedNode, engine: Engine, buffer: ObservationBuffer, now_ns:
     if loaded is None:
         return ()
     max_age_ms = engine.settings.max_age_ms
-    return checklist(
-        buffer, node.count_publishers, now_ns, max_age_ms, needs_words=loaded.needs_instruction
-    )
+    return checklist(buffer, node.count_publishers, now_ns, max_age_ms, needs_words=loaded.needs_instruction)

@@ -301,7 +301,9 @@ async def post_episode(request: web.Request) -> web.Response:
     return await _assign(request, begin_episode)
 
 
-async def _assign(request: web.Request, work: Callable[[Robot | None, bytes, str | None], Reply]) -> web.Response:
+async def _assign(
+    request: web.Request, work: Callable[[Robot | None, bytes, str | None], Reply]
+) -> web.Response:
     """Run work that waits for the node in a thread of its own: /metrics does not queue behind it."""
     body, robot = await _small_body(request), request.app[ROBOT]
     loop = asyncio.get_running_loop()

@@ -17,7 +17,9 @@ from reflex_ros.sidecar.history import SECONDS, HistorySnapshot
 BARS = 40
 
 
-def latency_document(seen: HistorySnapshot, settings: Settings, loaded: ServingState | None) -> dict[str, Any]:
+def latency_document(
+    seen: HistorySnapshot, settings: Settings, loaded: ServingState | None
+) -> dict[str, Any]:
     """Return a histogram from 0 to `top_ms` whose last bar also holds everything beyond, and the last minutes by second.
 
     seconds: [age in s, mean in ms, maximum in ms, holds] of each second with an answer, oldest first; the age has a step of 1 s.

@@ -84,7 +84,9 @@ def _tripped(loaded: ServingState, snapshot: RobotSnapshot | None) -> StatusSumm
         return None
     who = "The robot holds" if snapshot is not None else f"Held: {_named(status)}"
     return StatusSummary(
-        TRIPPED, _sentence(f"{who}: {_reason(status.trip_reason)}"), "Look at the robot, find the cause below, then reset the guard."
+        TRIPPED,
+        _sentence(f"{who}: {_reason(status.trip_reason)}"),
+        "Look at the robot, find the cause below, then reset the guard.",
     )
 
 
