@@ -48,6 +48,76 @@ def test_stop_is_one_press_and_resume_is_two(serving: Serving, look_at: LookAt, 
     assert paper.done == ["stop", "resume"]
 
 
+def twice(page: Page, button: str) -> None:
+    """Press, wait until the button asks for it, and press again."""
+    page.click(button)
+    page.wait_text(button, "press again")
+    page.click(button)
+
+
+def test_an_instruction_is_typed_and_sent_with_two_presses(
+    serving: Serving, look_at: LookAt, paper: PaperRobot
+) -> None:
+    page = look_at(serving())
+    page.wait_text("#word", "READY")
+    page.click("#instruction-text")
+    page.type("#instruction-text", "reach the blue cube")
+    twice(page, "#send-instruction")
+    page.wait_text("#instruction", "reach the blue cube")
+    assert paper.done == ["instruct"]
+    page.wait("document.getElementById('instruction-text').value", lambda text: text == "")
+    twice(page, "#send-instruction")
+    page.wait_text("#notice", "type one first")
+    assert paper.done == ["instruct"]
+
+
+def test_an_episode_is_ended_with_its_outcome_and_the_next_one_begun(
+    serving: Serving, look_at: LookAt, paper: PaperRobot
+) -> None:
+    server = serving()
+    page = look_at(server)
+    page.wait_text("#episode", "ep_1")
+    page.click("#end-failure")
+    page.wait_text("#notice", "Stored for ep_1: failure")
+    page.wait_text("#word", "STOPPED")
+    loaded = server.engine.loaded
+    assert loaded is not None
+    again = server.client.ask("POST", "/episodes/ep_1/outcome", b'{"success": false}')
+    assert again.status == 200
+    assert paper.done == ["stop"], "no second press for what ends a motion"
+    twice(page, "#start-episode")
+    page.wait_text("#episode", "ep_paper")
+    page.wait_text("#word", "READY")
+    assert paper.done == ["stop", "episode", "resume"]
+    page.wait_text("#notice", "ep_paper began")
+
+
+def test_what_the_robot_does_not_take_is_shown(serving: Serving, look_at: LookAt, paper: PaperRobot) -> None:
+    page = look_at(serving())
+    page.wait_text("#word", "READY")
+    paper.refusal = "the node is inactive, not active"
+    page.type("#instruction-text", "reach")
+    twice(page, "#send-instruction")
+    page.wait_text("#notice", "INSTRUCTION DID NOT HAPPEN: the node is inactive, not active")
+    assert page.look("document.getElementById('instruction-text').value") == "reach"
+    twice(page, "#start-episode")
+    page.wait_text("#notice", "START DID NOT HAPPEN: the node is inactive")
+    page.click("#end-success")
+    page.wait_text("#notice", "STOP DID NOT HAPPEN: the node is inactive")
+
+
+def test_without_a_robot_the_outcome_of_an_episode_is_stored(serving: Serving, look_at: LookAt) -> None:
+    server = serving(robot=False)
+    page = look_at(server)
+    page.wait_text("#word", "READY")
+    assert page.look("document.getElementById('operate').hidden"), "no episode so far"
+    calmly(server, episode_id="ep/7")
+    page.wait_text("#operate-note", "ep/7")
+    assert page.look("document.getElementById('instruct-form').hidden")
+    page.click("#end-success")
+    page.wait_text("#notice", "Stored for ep/7: success")
+
+
 def test_a_double_click_sets_nothing_in_motion(serving: Serving, look_at: LookAt, paper: PaperRobot) -> None:
     page = look_at(serving())
     stopped(page)
@@ -208,6 +278,6 @@ def test_where_others_can_reach_it_without_a_key_only_stop_acts(
     page.wait_text("#slot-cards", "A 50 %")
     page.click("#stop")
     page.wait_text("#word", "STOPPED")
-    hidden = "[...document.querySelectorAll('button')].filter(e => e.offsetParent).map(e => e.id)"
+    hidden = "[...document.querySelectorAll('button:not(.term)')].filter(e => e.offsetParent).map(e => e.id)"
     assert page.look(hidden) == ["stop"]
     assert paper.done == ["stop"]

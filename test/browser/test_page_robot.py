@@ -32,7 +32,8 @@ def page(scene: World) -> Iterator[Page]:
 
 
 def test_chunks_cameras_and_concerns_of_the_robot_are_seen(scene: World, page: Page) -> None:
-    page.wait_text("#now-facts", "reach the red cube")
+    page.wait_text("#instruction", "reach the red cube")
+    page.wait_text("#policy", "calm")
     page.wait_text("#now-facts", "camera")
     assert page.wait("document.querySelector('#cameras img')?.naturalWidth") == 64
     assert page.wait_text("#chunk-note", "rows of 50 ms").startswith("from the policy")
@@ -44,9 +45,9 @@ def test_a_live_parameter_is_changed_by_ros_and_seen(scene: World, page: Page) -
     page.wait_text("tr[data-name=deadline_ms]", "live")
     assert scene.robot.set("deadline_ms", 4567.0).successful
     page.wait_text("tr[data-name=deadline_ms]", "4567")
-    page.wait_text("#histogram", "deadline 4567")
+    page.wait_text("#timeline", "deadline 4567")
     assert scene.robot.set("deadline_ms", 0.0).successful
-    page.wait("document.querySelector('#histogram .deadline') === null")
+    page.wait("document.querySelector('#timeline .deadline') === null")
 
 
 def test_a_read_only_parameter_is_refused_and_stays_on_the_page(scene: World, page: Page) -> None:
@@ -82,12 +83,58 @@ def test_a_stop_by_ros_is_seen(scene: World, page: Page) -> None:
     page.wait_text("#word", "READY")
 
 
+def twice(page: Page, button: str) -> None:
+    """Press, wait until the button asks for it, and press again."""
+    page.click(button)
+    page.wait_text(button, "press again")
+    page.click(button)
+
+
+def test_an_instruction_that_is_typed_is_what_the_robot_follows(scene: World, page: Page) -> None:
+    page.type("#instruction-text", "reach the blue cube")
+    twice(page, "#send-instruction")
+    page.wait_text("#instruction", "reach the blue cube")
+    wait_for(lambda: scene.robot.status.instruction == "reach the blue cube", "~/status has the instruction")
+
+
+def test_an_episode_is_ended_with_its_outcome_and_the_next_one_begun(scene: World, page: Page) -> None:
+    before = page.text("#episode")
+    page.click("#end-success")
+    page.wait_text("#notice", f"Stored for {before}: success")
+    page.wait_text("#word", "STOPPED")
+    wait_for(lambda: scene.robot.status.stopped, "~/status says stopped")
+    twice(page, "#start-episode")
+    page.wait("document.getElementById('episode').textContent", lambda text: text not in ("", before))
+    page.wait_text("#word", "READY")
+    begun = page.text("#episode")
+    wait_for(lambda: scene.robot.status.episode_id == begun, "~/status has the episode")
+    scene.robot.next_chunk()
+
+
 def test_a_lost_camera_is_said_in_big_letters(scene: World, page: Page) -> None:
     scene.robot.camera_on = False
     page.wait_text("#word", "HOLDING")
-    page.wait_text("#sentence", "stale")
+    page.wait_text("#sentence", "ms old")
     scene.robot.camera_on = True
     page.wait_text("#word", "READY")
+
+
+def test_what_a_node_waits_for_is_listed_with_its_topic(export_dir: ExportDir) -> None:
+    with (
+        world(export_dir=str(export_dir("calm")), embodiment="franka", http=True, port=0) as found,
+        browser() as chromium,
+    ):
+        found.robot.camera_on = False
+        found.activate()
+        page = chromium.open(found.server.sidecar.url)
+        page.wait_text("#word", "WAITING")
+        missing = page.wait_text("#needs li:first-child", "missing")
+        assert "/camera/image_raw" in missing
+        page.wait_text("#needs li:last-child", "there")
+        assert page.look("document.getElementById('chunk').hidden")
+        found.robot.camera_on = True
+        page.wait_text("#word", "READY")
+        page.wait("document.getElementById('checklist').hidden && !document.getElementById('chunk').hidden")
 
 
 def test_an_inactive_node_refuses_in_a_sentence(export_dir: ExportDir) -> None:

@@ -26,7 +26,7 @@ ALWAYS = ("#word", "#sentence", "#instruction", "#policy", "#episode", "#stop", 
 DESK = ("#timeline", "#events", "#send-instruction", "#start-episode", "#end-success", "#end-failure")
 BLOCK = 12  # pixels of the kept picture: text that is drawn a little differently is the same within one
 # of the mean colours of the blocks, 0 to 255: what fonts and antialiasing change stays below
-APART, SHARE, MEAN = 48.0, 0.02, 4.0
+APART, SHARE, MEAN = 30.0, 0.003, 5.0
 
 
 @pytest.fixture(scope="module")

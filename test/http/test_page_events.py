@@ -119,7 +119,7 @@ def test_pictures_are_small_and_come_when_there_are_new_ones(opened: Open) -> No
     events = Events(server.sidecar.port)
     (frame,) = events.next("pictures")["frames"]
     shown = simplejpeg.decode_jpeg(b64decode(frame["jpeg"]))
-    assert shown.shape == (240, 320, 3)
+    assert shown.shape == (360, 480, 3)
     assert abs(shown.mean((0, 1)) - (200, 40, 40)).max() < 4
     late = Events(server.sidecar.port)
     assert late.next("pictures")["frames"] == [frame], "who comes later sees them as well"
@@ -226,9 +226,48 @@ def test_stop_and_resume_reach_the_robot(opened: Open, paper: PaperRobot) -> Non
     assert paper.done == ["stop", "resume"]
 
 
+def test_an_instruction_and_an_episode_reach_the_robot(opened: Open, paper: PaperRobot) -> None:
+    client = opened().client
+    told = client.ask("POST", "/instruction", b'{"instruction": "reach the blue cube"}')
+    assert told.json == {"instruction": "reach the blue cube", "message": "instruct on paper"}
+    assert paper.snapshot.instruction == "reach the blue cube"
+    begun = client.ask("POST", "/episodes", b'{"episode_id": "ep_9"}')
+    assert begun.json == {"episode_id": "ep_9", "message": "ep_9"}
+    assert client.ask("POST", "/episodes").json["episode_id"] == "ep_paper"
+    assert paper.done == ["instruct", "episode", "episode"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/instruction", b'{"instruction": 5}'), ("/instruction", b'{"text": "reach"}'), ("/instruction", b"[]"),
+        ("/episodes", b'{"episode_id": ["a"]}'), ("/episodes", b'{"id": "a"}'),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_something_else_reaches_no_robot(
+    opened: Open, paper: PaperRobot, path: str, body: bytes
+) -> None:
+    answer = opened().client.ask("POST", path, body)
+    assert (answer.status, answer.json["error"]) == (422, "bad-body")
+    assert paper.done == []
+
+
+def test_why_the_robot_takes_no_instruction_has_its_status(opened: Open, paper: PaperRobot) -> None:
+    client = opened().client
+    for slug, status in (
+        ("bad-instruction", 422),
+        ("not-answered", 503),
+        ("not-active", 409),
+        ("error", 409),
+    ):
+        paper.refusal, paper.slug = "not now", slug
+        answer = client.ask("POST", "/instruction", b'{"instruction": "reach"}')
+        assert (answer.status, answer.json["message"]) == (status, "not now"), slug
+
+
 def test_stop_and_resume_need_the_key(opened: Open, paper: PaperRobot) -> None:
     client = opened(key=KEY).client
-    for path in ("/stop", "/resume"):
+    for path in ("/stop", "/resume", "/instruction", "/episodes"):
         assert client.ask("POST", path).status == 401
         assert client.ask("POST", path, Authorization="Bearer wrong").status == 401
     assert paper.done == []
@@ -246,7 +285,7 @@ def test_a_robot_that_is_not_active_refuses_in_a_sentence(opened: Open, paper: P
 
 def test_a_server_without_a_robot_says_so(serve: Callable[..., Server]) -> None:
     client = serve("calm").client
-    for path in ("/stop", "/resume"):
+    for path in ("/stop", "/resume", "/instruction", "/episodes"):
         answer = client.ask("POST", path)
         assert (answer.status, answer.json["error"]) == (409, "no-robot")
     events = Events(client.port)
@@ -254,7 +293,7 @@ def test_a_server_without_a_robot_says_so(serve: Callable[..., Server]) -> None:
     events.close()
 
 
-@pytest.mark.parametrize("path", ["/stop", "/resume", "/guard/reset", "/act"])
+@pytest.mark.parametrize("path", ["/stop", "/resume", "/guard/reset", "/act", "/instruction", "/episodes"])
 def test_without_a_key_no_other_site_may_act(opened: Open, paper: PaperRobot, path: str) -> None:
     client = opened().client
     for origin in ("http://evil.example", "null", f"http://evil.example:{client.port}"):
@@ -307,7 +346,7 @@ def test_without_a_key_no_other_site_takes_a_place(opened: Open) -> None:
     events.close()
 
 
-ACTS = ("/resume", "/guard/reset", "/breaker/reset", "/policies")
+ACTS = ("/resume", "/guard/reset", "/breaker/reset", "/policies", "/instruction", "/episodes")
 
 
 @pytest.mark.parametrize("path", ACTS)
@@ -332,7 +371,7 @@ def test_on_its_own_machine_and_with_the_key_everything_acts(
     for path in ACTS:
         answer = server.client.ask("POST", path, b"{}", **bearer)
         assert answer.status not in (401, 403), (path, answer.json)
-    assert paper.done == ["resume"]
+    assert paper.done == ["resume", "episode"]
     events = Events(server.sidecar.port, **bearer)
     assert events.next()["only_stop"] is False
     events.close()

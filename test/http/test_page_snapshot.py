@@ -24,10 +24,13 @@ from reflex_core.reports import GuardReport
 from reflex_core.values import HOLD, ROS, Frame, Observation
 from reflex_ros.node.diagnostics import Finding
 from reflex_ros.sidecar.csrf import FOREIGN_ORIGIN, from_elsewhere, is_own_name, refusal
-from reflex_ros.sidecar.history import EVENTS, LATENCIES, RequestHistory
-from reflex_ros.sidecar.page_snapshot import BARS, Snapshots, nice_top
+from reflex_ros.sidecar.history import EVENTS, LATENCIES, SECONDS, RequestHistory
+from reflex_ros.sidecar.latency_document import BARS, nice_top
+from reflex_ros.sidecar.next_steps import STEPS
+from reflex_ros.sidecar.page_snapshot import Snapshots
 from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot
-from reflex_ros.sidecar.status_summary import BAD, GOOD, WAIT, WARN, status_summary
+from reflex_ros.sidecar.status_summary import BAD, GOOD, LEVELS, STOP, WAIT, status_summary
+from reflex_ros.sidecar.status_summary import HOLD as HELD
 from reflex_ros.sidecar.thumbnails import LONGEST_SIDE, thumbnails
 
 ACTIVE = RobotSnapshot("active")
@@ -112,6 +115,31 @@ def test_no_latency_falls_out_of_the_histogram(engine: Engine) -> None:
     assert latency["top_ms"] < 100.0, "one that is far out does not flatten the others"
 
 
+def test_the_latency_of_every_second_is_shown_and_older_ones_are_forgotten(engine: Engine) -> None:
+    history = RequestHistory()
+    for latency_ms in (10.0, 30.0):
+        history(request(), replace(answer(request()), latency_ms=latency_ms, hold_reason="stale"))
+    seconds = document(engine, history)["latency"]["seconds"]
+    assert sum(len(second) == 4 for second in seconds) == len(seconds) in (1, 2)
+    assert max(second[2] for second in seconds) == 30.0
+    assert sum(second[3] for second in seconds) == 2
+    if len(seconds) == 1:
+        assert seconds[0][1] == 20.0
+    for at_s in range(SECONDS + 5):
+        history._in_second(answer(request()), 10**7 + at_s)
+    assert len(history.snapshot().seconds) == SECONDS
+    history._in_second(answer(request()), 10**7)  # of a thread that was late
+    assert history.snapshot().seconds[-1].count == 2
+
+
+def test_events_of_the_guard_come_in_words(engine: Engine) -> None:
+    history = RequestHistory()
+    history(request(), clamped("panda_joint2 above max: 1.81 > 1.7628"))
+    (event,) = document(engine, history)["guard"]["events"]
+    assert event["words"][0]["joint"] == "panda_joint2"
+    assert "0.047 rad (2.7°) above its upper limit (1.763 rad)" in event["words"][0]["text"]
+
+
 def test_deadline_and_objective_are_always_inside_the_histogram(make_engine: MakeEngine) -> None:
     engine = make_engine("calm", embodiment="franka", deadline_ms=700.0, slo="p95=900ms", slo_mode="log_only")
     latency = document(engine, RequestHistory())["latency"]
@@ -173,7 +201,7 @@ def test_every_kind_of_frame_becomes_small(encoding: str) -> None:
         "mono8": pixels[:, :, 0].tobytes,
     }[encoding]()
     small = simplejpeg.decode_jpeg(thumbnail(Frame(data, encoding, 960, 1280), LONGEST_SIDE))
-    assert small.shape == (240, LONGEST_SIDE, 3)
+    assert small.shape == (360, LONGEST_SIDE, 3)
     assert abs(float(small.mean()) - 180) < 3
 
 
@@ -189,7 +217,7 @@ def test_a_small_frame_is_not_blown_up_and_a_long_one_keeps_a_row() -> None:
         thumbnail(Frame(picture(1, 900).tobytes(), "rgb8", 1, 900), LONGEST_SIDE)
     ).shape[:2] == (
         1,
-        320,
+        LONGEST_SIDE,
     )
 
 
@@ -215,11 +243,12 @@ def test_the_letters_say_ready(engine: Engine) -> None:
 
 def test_the_letters_follow_loading(make_engine: MakeEngine) -> None:
     engine = make_engine("calm", ready=False, embodiment="franka")
-    assert (status_summary(engine, None).level, status_summary(engine, None).word) == (WAIT, "INITIALIZING")
+    assert (status_summary(engine, None).level, status_summary(engine, None).word) == (WAIT, "WAITING")
+    assert status_summary(engine, None).sentence == "No policy is loaded yet."
     engine.load()
-    assert status_summary(engine, None).word == "INACTIVE"
+    assert status_summary(engine, None).todo == "Activate the node."
     refused = status_summary(engine, replace(ACTIVE, refusal="a robot needs an embodiment"))
-    assert (refused.level, refused.word, refused.sentence) == (BAD, "REFUSED", "a robot needs an embodiment")
+    assert (refused.level, refused.word, refused.sentence) == (BAD, "FAILED", "a robot needs an embodiment")
 
 
 def test_the_letters_say_why_it_failed(make_engine: MakeEngine) -> None:
@@ -258,41 +287,75 @@ def test_a_refusal_of_the_node_is_in_the_log_alone_where_there_is_no_key(make_en
     snapshot = replace(ACTIVE, refusal="/home/me/limits.json: no such file")
     assert document(engine, RequestHistory(), snapshot)["summary"]["sentence"] == snapshot.refusal
     hidden = document(engine, RequestHistory(), snapshot, has_key=False)["summary"]
-    assert (hidden["word"], hidden["sentence"]) == ("REFUSED", "refused, see the log")
+    assert (hidden["word"], hidden["sentence"]) == ("FAILED", "refused, see the log")
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "level", "word", "sentence"),
+    ("snapshot", "word", "sentence", "todo"),
     [
-        (replace(ACTIVE, stopped=True, hold_reason="stopped"), WARN, "STOPPED", "until Resume"),
+        (replace(ACTIVE, stopped=True, hold_reason="stopped"), "STOPPED", "until Resume", "Press Resume"),
         (
             replace(ACTIVE, stopped=True, awaits_goal=True, hold_reason="goal_ended"),
-            WAIT,
-            "IDLE",
+            "WAITING",
+            "until a goal",
             "~/run_policy",
         ),
         (
-            replace(ACTIVE, hold_reason="stale", problem="stale", problem_text="camera is 900 ms old"),
-            BAD,
+            replace(
+                ACTIVE, chunks=4, hold_reason="stale", problem="stale", problem_text="camera is 900 ms old"
+            ),
             "HOLDING",
-            "900 ms",
+            "Camera is 900 ms old.",
+            "the cable",
         ),
-        (replace(ACTIVE, hold_reason="guard_tripped"), BAD, "HOLDING", "guard_tripped"),
-        (replace(ACTIVE, problem="deadline", problem_text="too slow"), WARN, "READY", "deadline: too slow"),
+        (replace(ACTIVE, hold_reason="guard_tripped"), "HOLDING", "Guard tripped.", "reset the guard"),
+        (replace(ACTIVE, hold_reason="brand_new"), "HOLDING", "Brand new.", "the log"),
+        (
+            replace(
+                ACTIVE, problem="camera_missing", problem_text="no image yet", hold_reason="camera_missing"
+            ),
+            "WAITING",
+            "No image yet.",
+            "the camera's driver",
+        ),
+        (
+            replace(ACTIVE, chunks=4, problem="stale", problem_text="camera is 400 ms old"),
+            "WAITING",
+            "Camera is 400 ms old.",
+            "the cable",
+        ),
+        (replace(ACTIVE, problem="deadline", problem_text="too slow"), "READY", "Too slow.", "deadline_ms"),
     ],
 )
 def test_the_letters_say_what_holds_the_robot(
-    engine: Engine, snapshot: RobotSnapshot, level: str, word: str, sentence: str
+    engine: Engine, snapshot: RobotSnapshot, word: str, sentence: str, todo: str
 ) -> None:
     found = status_summary(engine, snapshot)
-    assert (found.level, found.word) == (level, word)
+    assert (found.level, found.word) == (LEVELS[word], word)
     assert sentence in found.sentence
+    assert todo in found.todo
+
+
+def test_every_word_has_one_colour_and_those_of_trouble_are_none_of_ready() -> None:
+    assert LEVELS == {
+        "READY": GOOD, "WAITING": WAIT, "HOLDING": HELD, "STOPPED": STOP, "TRIPPED": BAD, "FAILED": BAD,
+    }  # fmt: skip
+
+
+def test_a_robot_that_holds_is_ready_in_no_sentence(engine: Engine) -> None:
+    """Ready and in trouble at once is what no one can act on."""
+    for slug in STEPS:
+        for reason in ("", slug):
+            snapshot = replace(ACTIVE, chunks=9, problem=slug, problem_text="why", hold_reason=reason)
+            found = status_summary(engine, snapshot)
+            assert found.todo
+            assert (found.word == "READY") == (slug == "deadline" and not reason)
 
 
 def test_a_dry_run_says_when_it_moves_the_robot(make_engine: MakeEngine) -> None:
     engine = make_engine("mono_pi0_7", embodiment="franka", dry_run=True)
     still, moving = (status_summary(engine, replace(ACTIVE, first_motion=moves)) for moves in (False, True))
-    assert [one.word for one in (still, moving)] == ["DRY RUN", "DRY RUN"]
+    assert [one.notes for one in (still, moving)] == [("DRY RUN",), ("FIRST MOTION",)]
     assert still.sentence.startswith("No robot is commanded")
     assert moving.sentence == "The first motion moves the robot; Stop ends it."
 
@@ -300,14 +363,14 @@ def test_a_dry_run_says_when_it_moves_the_robot(make_engine: MakeEngine) -> None
 def test_a_tripped_guard_goes_before_a_stop(engine: Engine) -> None:
     trip(engine, ROS)
     found = status_summary(engine, replace(ACTIVE, stopped=True))
-    assert (found.level, found.word) == (BAD, "GUARD TRIPPED")
+    assert (found.level, found.word) == (BAD, "TRIPPED")
 
 
 def test_a_tripped_stranger_is_named_and_the_robot_is_not_said_to_hold(engine: Engine) -> None:
     trip(engine, "stranger")
     found = status_summary(engine, ACTIVE)
-    assert (found.level, found.word) == (WARN, "READY")
-    assert "stranger" in found.sentence
+    assert (found.level, found.word) == (GOOD, "READY")
+    assert found.notes == ("HELD: stranger",)
     shown = document(engine, RequestHistory(), ACTIVE)["guard"]
     assert (shown["tripped"], shown["consecutive_clamps"]) == (False, 0)
     assert (shown["tripped_callers"], shown["reset_caller"]) == (["stranger"], "stranger")
@@ -319,8 +382,8 @@ def test_a_tripped_stranger_is_named_and_the_robot_is_not_said_to_hold(engine: E
 def test_where_no_robot_is_driven_the_letters_name_who_is_held(engine: Engine) -> None:
     trip(engine, "stranger")
     found = status_summary(engine, None)
-    assert (found.level, found.word) == (BAD, "GUARD TRIPPED")
-    assert found.sentence.startswith("Held: stranger: consecutive_clamp_limit_exceeded")
+    assert (found.level, found.word) == (BAD, "TRIPPED")
+    assert found.sentence.startswith("Held: stranger: 10 chunks in a row")
     assert document(engine, RequestHistory())["guard"]["tripped"] is True
 
 

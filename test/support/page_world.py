@@ -26,14 +26,28 @@ KEY = "a-key-of-the-tests"
 
 @dataclass
 class PaperRobot:
-    """Stops and resumes on paper; `refusal` is what it says instead."""
+    """Stops, resumes and is instructed on paper; `refusal` is its answer instead, with `slug`."""
 
     snapshot: RobotSnapshot = field(default_factory=lambda: RobotSnapshot("active"))
     done: list[str] = field(default_factory=list)
     refusal: str = ""
+    slug: str = "error"
 
     def robot(self) -> Robot:
-        return Robot(self._stop, self._resume, lambda: self.snapshot)
+        return Robot(
+            self._stop,
+            self._resume,
+            lambda: self.snapshot,
+            instruct=self._instruct,
+            begin_episode=self._begin,
+        )
+
+    def _instruct(self, text: str) -> str:
+        return self._act("instruct", instruction=text)
+
+    def _begin(self, episode_id: str) -> str:
+        self._act("episode", episode_id=episode_id or "ep_paper")
+        return self.snapshot.episode_id
 
     def _stop(self) -> str:
         return self._act("stop", stopped=True)
@@ -41,11 +55,11 @@ class PaperRobot:
     def _resume(self) -> str:
         return self._act("resume", stopped=False)
 
-    def _act(self, name: str, *, stopped: bool) -> str:
+    def _act(self, name: str, **changes: Any) -> str:
         if self.refusal:
-            raise ReflexError(self.refusal)
+            raise ReflexError(self.refusal, self.slug)
         self.done.append(name)
-        self.snapshot = replace(self.snapshot, stopped=stopped)
+        self.snapshot = replace(self.snapshot, **changes)
         return f"{name} on paper"
 
 

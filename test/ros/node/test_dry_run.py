@@ -69,7 +69,8 @@ def test_it_is_plain_that_it_is_a_dry_run(scene: World) -> None:
     assert found.message.startswith("DRY RUN: no robot is commanded")
     wait_for(lambda: "dry_run: no robot is commanded" in scene.robot.status.problem, "the status")
     on_the_page = status_summary(scene.server.engine, scene.server._snapshot())
-    assert (on_the_page.level, on_the_page.word) == ("warn", "DRY RUN")
+    assert on_the_page.notes[0] == "DRY RUN"
+    assert on_the_page.sentence.startswith("No robot is commanded")
 
 
 def test_a_person_may_move_the_robot_meanwhile(scene: World) -> None:
