@@ -10,6 +10,7 @@ import orjson
 
 from reflex_core.errors import ObservationError, ReflexError
 from reflex_core.metrics.episodes import ID_CHARACTERS
+from reflex_core.robot.intake import has_words
 from reflex_core.text.untrusted import shown
 from reflex_ros.sidecar.problems import BodyError, fresh_id
 from reflex_ros.sidecar.replies import Reply, problem
@@ -69,4 +70,9 @@ def _only(body: bytes, field: str) -> str:
     value = document.get(field)
     if set(document) - {field} or not isinstance(value, str | None):
         raise ObservationError(f"the body must be {{'{field}': TEXT}}, got {shown(document)}", "bad-body")
+    if field == "instruction" and not has_words(value or ""):
+        raise ObservationError(
+            f"the body must be {{'{field}': TEXT}} with a word in it, got {shown(document)}",
+            "bad-instruction",
+        )
     return value or ""

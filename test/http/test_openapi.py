@@ -175,7 +175,7 @@ def test_whatever_the_document_allows_is_answered_or_refused_as_it_describes(ser
         for operation in methods.values()
         if "requestBody" in operation
     ]
-    assert len(taking) == 4
+    assert len(taking) == 6
 
     @settings(max_examples=60, deadline=None, database=None, derandomize=True)
     @given(st.data())

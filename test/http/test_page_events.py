@@ -252,6 +252,13 @@ def test_a_body_that_is_something_else_reaches_no_robot(
     assert paper.done == []
 
 
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"instruction": null}', b'{"instruction": "  "}'])
+def test_an_instruction_without_a_word_reaches_no_robot(opened: Open, paper: PaperRobot, body: bytes) -> None:
+    answer = opened().client.ask("POST", "/instruction", body)
+    assert (answer.status, answer.json["error"]) == (422, "bad-instruction")
+    assert paper.done == []
+
+
 def test_why_the_robot_takes_no_instruction_has_its_status(opened: Open, paper: PaperRobot) -> None:
     client = opened().client
     for slug, status in (

@@ -71,6 +71,7 @@ def spinner() -> Iterator[Spinner]:
 @pytest.fixture
 def node(spinner: Spinner) -> Iterator[ManagedNode]:
     made = ManagedNode("commanded", context=spinner.context)
+    spinner.start(made)
     yield made
     made.destroy_node()
 
@@ -82,10 +83,9 @@ def commands(
     return assignment, *operator_commands.operator_commands(node, assignment, active)
 
 
-def test_commands_are_done_on_the_executors_thread(spinner: Spinner, node: ManagedNode) -> None:
+def test_commands_are_done_on_the_executors_thread(node: ManagedNode) -> None:
     buffer, threads = Scene().buffer, []
     assignment, instruct, begin = commands(node, buffer, lambda: threads.append(threading.get_ident()))
-    spinner.start(node)
     assert instruct("reach the red cube") == "the instruction is: reach the red cube"
     assert begin("ep_5") == "ep_5" == assignment.episode_id
     assert begin("").startswith("ep_arm7_")
@@ -101,12 +101,11 @@ def test_what_is_no_instruction_is_refused_before_the_executor(node: ManagedNode
     assert refused.value.slug == "bad-instruction"
 
 
-def test_a_node_that_is_not_active_refuses(spinner: Spinner, node: ManagedNode) -> None:
+def test_a_node_that_is_not_active_refuses(node: ManagedNode) -> None:
     def refuse() -> None:
         raise ReflexError("the node is inactive, not active")
 
     assignment, instruct, begin = commands(node, Scene().buffer, refuse)
-    spinner.start(node)
     for command in (instruct, begin):
         with pytest.raises(ReflexError, match="inactive"):
             command("reach")
@@ -114,11 +113,10 @@ def test_a_node_that_is_not_active_refuses(spinner: Spinner, node: ManagedNode) 
 
 
 def test_what_is_not_begun_in_time_is_not_done_later(
-    spinner: Spinner, node: ManagedNode, monkeypatch: pytest.MonkeyPatch
+    node: ManagedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(operator_commands, "PATIENCE_S", 0.05)
     assignment, _, begin = commands(node, Scene().buffer)
-    spinner.start(node)
     busy, go_on = threading.Event(), threading.Event()
 
     def hang() -> None:
