@@ -109,7 +109,7 @@ def test_a_hostile_instruction_stays_text(serving: Serving, look_at: LookAt, pap
     calmly(server, state=BEYOND, instruction=HOSTILE, episode_id=HOSTILE)
     page = look_at(server)
     for place in ("#instruction", "#episode"):
-        page.wait(f"document.querySelector('{place}').textContent", lambda text: text == HOSTILE)
+        page.wait(f"document.querySelector('{place}')?.textContent", lambda text: text == HOSTILE)
     page.wait_text("#sentence", "onerror")
     page.wait_text("#events", "onerror")
     calmly(server, instruction=HOSTILE)

@@ -214,7 +214,7 @@ def test_a_tripped_guard_is_shown_and_reset(
         calmly(server, state=BEYOND)
     page.wait_text("#guard-facts", "peer:127.0.0.1")
     page.wait_text("#word", "READY")
-    page.wait_text("#events", "guard_tripped")
+    page.wait_text("#events", "Held: guard tripped")
     page.click("#reset-guard")
     page.wait_text("#reset-guard", "press again")
     page.click("#reset-guard")

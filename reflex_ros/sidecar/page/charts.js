@@ -74,8 +74,8 @@ export class JointChart {
     put(this.value, `${joint.rows[row] === null ? "not a number" : joint.rows[row].toFixed(3)} ${joint.unit}`);
     put(this.top, high.toFixed(2));
     put(this.low, low.toFixed(2));
-    const far = distance(joint);
-    put(this.footer, apart > 0 ? `changed by ${number(apart)} · ${far}` : far);
+    const limit = joint.max !== null && joint.max <= high ? ` · max ${number(joint.max)}` : joint.min !== null && joint.min >= low ? ` · min ${number(joint.min)}` : "";
+    put(this.footer, apart > 0 ? `changed ${number(apart)}${limit}` : distance(joint));
     this.footer.classList.toggle("near", apart > 0 || this.limits.childElementCount > 0);
   }
 
