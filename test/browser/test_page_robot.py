@@ -33,7 +33,7 @@ def page(scene: World) -> Iterator[Page]:
 
 def test_chunks_cameras_and_concerns_of_the_robot_are_seen(scene: World, page: Page) -> None:
     page.wait_text("#instruction", "reach the red cube")
-    page.wait_text("#policy", "calm")
+    page.wait_text("#policy", "pi0-mono")
     page.wait_text("#now-facts", "camera")
     assert page.wait("document.querySelector('#cameras img')?.naturalWidth") == 64
     assert page.wait_text("#chunk-note", "rows of 50 ms").startswith("from the policy")
