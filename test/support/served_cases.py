@@ -193,6 +193,8 @@ def _shown(request: Request, served: Served) -> str:
     document = json.loads(Snapshots(engine, history, None, has_key=True, only_stop=False).state())
     document["request"].pop("finished_s_ago")
     document["chunk"].pop("since_s")
+    for name in ("seconds", "window_s"):
+        document["latency"].pop(name)
     parts = {name: document[name] for name in ("request", "chunk", "counts", "latency")}
     events = [
         [event.times, event.slot, event.episode_id, event.hold_reason, event.violations]
