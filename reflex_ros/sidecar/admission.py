@@ -46,6 +46,7 @@ WAITING = web.AppKey("waiting", Waiting)
 MEMORY = web.AppKey("memory", BodyMemory)
 WORKERS = web.AppKey("workers", ThreadPoolExecutor)
 CLERK = web.AppKey("clerk", ThreadPoolExecutor)
+ASSIGNER = web.AppKey("assigner", ThreadPoolExecutor)
 
 
 def too_many(app: web.Application) -> Problem | None:

@@ -31,6 +31,7 @@ from reflex_ros.sidecar.addresses import HOP_HEADER
 from reflex_ros.sidecar.admission import (
     ALONE,
     API_KEY,
+    ASSIGNER,
     CLERK,
     ENGINE,
     MEMORY,
@@ -109,8 +110,9 @@ def make_app(
 async def _threads(app: web.Application) -> AsyncIterator[None]:
     app[WORKERS] = ThreadPoolExecutor(app[ENGINE].settings.http_threads, "reflex-act")
     app[CLERK] = ThreadPoolExecutor(1, "reflex-clerk")  # /metrics does not queue behind inference
+    app[ASSIGNER] = ThreadPoolExecutor(1, "reflex-assign")  # it waits for the node: no stop queues behind it
     yield
-    for pool in (app[WORKERS], app[CLERK]):
+    for pool in (app[WORKERS], app[CLERK], app[ASSIGNER]):
         pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -304,10 +306,10 @@ async def post_episode(request: web.Request) -> web.Response:
 async def _assign(
     request: web.Request, work: Callable[[Robot | None, bytes, str | None], Reply]
 ) -> web.Response:
-    """Run work that waits for the node in a thread of its own: /metrics does not queue behind it."""
+    """Run work that waits for the node in a thread of its own."""
     body, robot = await _small_body(request), request.app[ROBOT]
     loop = asyncio.get_running_loop()
-    return response(await loop.run_in_executor(None, work, robot, body, request.remote))
+    return response(await loop.run_in_executor(request.app[ASSIGNER], work, robot, body, request.remote))
 
 
 async def _small_body(request: web.Request) -> bytes:

@@ -228,8 +228,8 @@ def test_stop_and_resume_reach_the_robot(opened: Open, paper: PaperRobot) -> Non
 
 def test_an_instruction_and_an_episode_reach_the_robot(opened: Open, paper: PaperRobot) -> None:
     client = opened().client
-    told = client.ask("POST", "/instruction", b'{"instruction": "reach the blue cube"}')
-    assert told.json == {"instruction": "reach the blue cube", "message": "instruct on paper"}
+    answer = client.ask("POST", "/instruction", b'{"instruction": "reach the blue cube"}')
+    assert answer.json == {"instruction": "reach the blue cube", "message": "instruct on paper"}
     assert paper.snapshot.instruction == "reach the blue cube"
     begun = client.ask("POST", "/episodes", b'{"episode_id": "ep_9"}')
     assert begun.json == {"episode_id": "ep_9", "message": "ep_9"}
