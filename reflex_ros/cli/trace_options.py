@@ -30,26 +30,24 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_filters(parser: Any) -> None:
-    """Add which episodes are wanted."""
+def add_filters(parser: argparse.ArgumentParser) -> Any:
+    """Add which episodes are wanted, and return the group of options."""
     group = parser.add_argument_group("which episodes", "several of these must all hold")
     group.add_argument(
-        "--episode", action="append", default=[], metavar="ID", help="this one; ID... takes those that begin so, - the requests without one; repeats"
+        "--episode", action="append", default=[], metavar="ID",
+        help="this one; ID... takes those that begin so, - the requests without one; repeats",
     )  # fmt: skip
     group.add_argument("--outcome", choices=OUTCOMES, default="", help="those that ended like this")
     group.add_argument("--clamped", action="store_true", help="those where the guard changed an action")
     group.add_argument("--held", action="store_true", help="those where the robot was held")
+    return group
 
 
 def add_more_filters(parser: argparse.ArgumentParser) -> None:
     """Add filters by instruction and time too."""
-    add_filters(parser)
-    parser.add_argument(
-        "--instruction", default="", metavar="TEXT", help="those whose instruction contains it"
-    )
-    parser.add_argument(
-        "--since", type=_since, metavar="TIME", help=f"those that began then or later: {ISO_HELP}"
-    )
+    add = add_filters(parser).add_argument
+    add("--instruction", default="", metavar="TEXT", help="those whose instruction contains it")
+    add("--since", type=_since, metavar="TIME", help=f"those that began then or later: {ISO_HELP}")
 
 
 def selection_of(options: argparse.Namespace) -> Selection:
