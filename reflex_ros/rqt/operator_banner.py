@@ -72,6 +72,7 @@ class Banner(QtWidgets.QFrame):
             widget.setFont(font)
         head = QtWidgets.QHBoxLayout()
         for widget in (self.sign, self.word):
+            widget.setSizePolicy(QtWidgets.QSizePolicy.Fixed, QtWidgets.QSizePolicy.Preferred)
             head.addWidget(widget, 0, QtCore.Qt.AlignTop)
         head.setSpacing(10)
         why = QtWidgets.QVBoxLayout()
