@@ -16,7 +16,6 @@ from reflex_ros.demo.participant import Participant
 from reflex_ros.demo.scene import JOINT_NAMES
 from reflex_ros.msg import ActionChunk, EpisodeOutcome, ServeStatus
 
-EPISODE_LIMIT_S = 6.0
 SCORE_PERIOD_S = 0.1
 SETTLED_RAD_S = 0.1
 SETTLED_S = 1.0
@@ -106,6 +105,7 @@ def run_episode(
     on_score: Callable[[Moment], None],
     *,
     settles: bool = True,
+    limit_s: float = 6.0,
 ) -> Episode:
     """Reset the robot to the scene of `seed`, instruct the policy, wait for success or the time limit, report the outcome.
 
@@ -132,7 +132,7 @@ def run_episode(
             settled_since_s = elapsed_s
         elif elapsed_s - settled_since_s >= SETTLED_S:
             break
-        if elapsed_s > EPISODE_LIMIT_S:
+        if elapsed_s > limit_s:
             break
         participant.spin_for(SCORE_PERIOD_S)
     watch.end(scene["episode"], succeeded=score["succeeded"], note=score["note"])

@@ -18,7 +18,8 @@ class Goal:
     export: the embedded policy that has it. done: the word of success. thing: what the instruction names.
     measure: heading of the column with the distance or height in cm; of: how a caption words it, from cm.
     joints: the columns of an action chunk. instruction: of the scene of a seed; example: one that may be sent by hand.
-    settles: whether the arm must come to rest for an episode to end. crop: rows and columns of a 640x480 view that are shown.
+    settles: whether the arm must come to rest for an episode to end. limit_s: how
+    long it may take. crop: rows and columns of a 640x480 view that are shown.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Goal:
     example: str
     first_seed: int
     settles: bool
+    limit_s: float
     crop: tuple[slice, slice]
 
     def verdict(self, succeeded: bool) -> str:
@@ -42,11 +44,11 @@ class Goal:
 PICK_UP = Goal(
     name="pick", export=PICK, done="picked up", thing="cube", measure="height", of=lambda cm: f"{max(cm, 0.0):.0f} cm up",
     joints=PICK_JOINT_NAMES, instruction=lambda seed: make_pick_scene(seed).instruction, example="pick up the red cube",
-    first_seed=9015, settles=False, crop=(slice(0, 480), slice(90, 570)),
+    first_seed=9015, settles=False, limit_s=10.0, crop=(slice(0, 480), slice(90, 570)),
 )  # fmt: skip
 REACH = Goal(
     name="reach", export=DEMO, done="reached", thing="block", measure="distance", of=lambda cm: f"{cm:.1f} cm to go",
     joints=JOINT_NAMES, instruction=lambda seed: make_scene(seed).instruction, example="reach the red block",
-    first_seed=9015, settles=True, crop=(slice(40, 400), slice(215, 555)),
+    first_seed=9015, settles=True, limit_s=6.0, crop=(slice(40, 400), slice(215, 555)),
 )  # fmt: skip
 GOALS = {goal.name: goal for goal in (PICK_UP, REACH)}

@@ -46,7 +46,7 @@ from reflex_ros.demo.processes import (
 from reflex_ros.demo.reach_task import ReachTask
 from reflex_ros.demo.rendering import RenderingUnavailable
 
-ROW_S, ROWS, REPLAN_ROWS = 0.05, 120, 10
+ROW_S, REPLAN_ROWS = 0.05, 10
 UPDATES = 5  # of the controllers in a row
 PICTURE_ROWS, PICTURE_SIZE = 2, (640, 480)
 STILL_RAD_S, STILL_ROWS = 0.1, 20
@@ -89,7 +89,7 @@ def run_http_episode(
     picture: Callable[[Moment], None],
     tally: Tally,
 ) -> Episode:
-    """Drive one episode in real time: until success (at rest, where the goal needs that) or for ROWS rows."""
+    """Drive one episode in real time: until success (at rest, where the goal needs that) or for its limit."""
     instruction = task.reset(seed)
     episode_id = f"scene-{seed}-{time.time_ns()}"
     arm_columns = len(task.arm_rad)
@@ -97,7 +97,7 @@ def run_http_episode(
     asked: tuple[int, Future[NDArray[np.float64]]] | None = None
     begun_s, row, lasted, score = time.monotonic(), 0, 0, task.score()
     with ThreadPoolExecutor(1) as requests:
-        for row in range(ROWS):
+        for row in range(round(goal.limit_s / ROW_S)):
             if row % PICTURE_ROWS == 0:
                 picture(_moment(row, score))
             if row % REPLAN_ROWS == 0 and asked is None:

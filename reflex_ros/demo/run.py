@@ -168,6 +168,7 @@ def _episodes(
             arguments.seed + number,
             photograph if shown else lambda _: None,
             settles=goal.settles,
+            limit_s=goal.limit_s,
         )
         if shown:
             end = Moment(episode.duration_s, episode.measure_m, episode.succeeded)
