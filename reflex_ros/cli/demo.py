@@ -22,16 +22,17 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    if _has_ros():
+    if _has_ros() and not arguments.no_ros:
         from reflex_ros.demo.run import run_over_ros
 
         return run_over_ros(arguments)
     if options := require_ros_for(arguments):
-        print(f"reflex demo: {', '.join(options)} needs ROS 2, which is not installed here", file=sys.stderr)
+        print(f"reflex demo: {', '.join(options)} needs ROS 2, which is not used here", file=sys.stderr)
         return 2
     from reflex_ros.demo.http_run import run_over_http
 
-    print("ROS 2 is not installed here: the arm asks the policy over HTTP.", flush=True)
+    if not arguments.no_ros:
+        print("ROS 2 is not installed here: the arm asks the policy over HTTP.", flush=True)
     return run_over_http(arguments)
 
 

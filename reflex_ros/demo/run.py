@@ -33,6 +33,7 @@ from reflex_ros.demo.demo_options import START_STATES, arguments_from
 from reflex_ros.demo.episode import Episode, Moment
 from reflex_ros.demo.episodes import Watch, run_episode
 from reflex_ros.demo.goals import GOALS, PICK_UP, Goal
+from reflex_ros.demo.http_run import run_over_http
 from reflex_ros.demo.participant import Participant
 from reflex_ros.demo.processes import (
     Child,
@@ -83,7 +84,8 @@ def policy_command(port: int, record: Path | None = None, goal: Goal = PICK_UP) 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo and return the exit status."""
-    return run_over_ros(arguments_from(argv))
+    arguments = arguments_from(argv)
+    return run_over_http(arguments) if arguments.no_ros else run_over_ros(arguments)
 
 
 def run_over_ros(arguments: argparse.Namespace) -> int:

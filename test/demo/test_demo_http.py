@@ -55,4 +55,4 @@ def test_what_is_missing_is_named_with_how_to_install_it(missing: str, words: st
 def test_an_option_of_the_ros_controller_is_refused_over_http() -> None:
     found = demo_without("rclpy", "--era", "blend")
     assert found.returncode == 2
-    assert found.stderr == "reflex demo: --era needs ROS 2, which is not installed here\n"
+    assert found.stderr == "reflex demo: --era needs ROS 2, which is not used here\n"
