@@ -109,7 +109,7 @@ def pick_summary(outcomes: Sequence[PickOutcome], policy: PickExport) -> str:
     times_s = [outcome.row * 0.05 for outcome in outcomes if outcome.picked_up]
     median = f"{np.median(times_s):.1f} s" if times_s else "-"
     return (
-        f"{picked_up}/{count} = {100 * picked_up / count:.1f} % | {100 * low:.1f}-{100 * high:.1f} % | "
+        f"{picked_up}/{count} = {100 * picked_up / count:.1f} % | {max(100 * low, 0.0):.1f}-{100 * high:.1f} % | "
         f"{sum(outcome.wrong_cube for outcome in outcomes)} | {median} | {1e3 * np.median(policy.spent_s):.1f} ms |"
     )
 

@@ -33,7 +33,7 @@ from training.pick_loop import Image, state_of
 from training.pick_model import denoise
 from training.verify import LIBRARIES, PARITY_LIMIT, PARITY_SEEDS
 
-EPISODES, FEWER_EPISODES, CONTROL_EPISODES = 200, 100, 40
+EPISODES, FEWER_EPISODES, CONTROL_EPISODES = 200, 100, 20
 STEPS, FEW_STEPS = 10, 2
 DELAY_ROWS, LONG_DELAY_ROWS = 1, 4
 STRANGE = "kindly snatch that {colour} thingy off the table for me"
@@ -91,7 +91,7 @@ def success_rows(folder: Path) -> str:
     lines = [f"| Euler steps, delay | {SUMMARY_HEAD} |", "|---" * 6 + "|"]
     for steps, delay, count in (
         (STEPS, DELAY_ROWS, EPISODES),
-        (STEPS, LONG_DELAY_ROWS, EPISODES),
+        (STEPS, LONG_DELAY_ROWS, FEWER_EPISODES),
         (STEPS, 0, FEWER_EPISODES),
         (FEW_STEPS, DELAY_ROWS, FEWER_EPISODES),
     ):
