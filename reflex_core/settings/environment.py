@@ -12,6 +12,7 @@ from reflex_core.settings.table import TABLE
 from reflex_core.text.suggestions import nearest
 from reflex_core.text.untrusted import escaped
 
+VARIABLES = tuple(row.variable for row in TABLE)
 OF_BUILD = ("REFLEX_ROS",)  # which ROS setup.py compiles the messages with
 # secrets have a variable of their own, beside the setting that names their file: REFLEX_API_KEY
 SECRETS = tuple(row.variable.removesuffix("_FILE") for row in TABLE if row.name.endswith("_key_file"))
@@ -36,7 +37,7 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Value]:
 
 def unknown_variables(environment: Mapping[str, str]) -> str:
     """Return one sentence that names every `REFLEX_` variable that sets nothing, with what was meant; '' without any."""
-    known = (*(row.variable for row in TABLE), *SECRETS, *OF_BUILD)
+    known = (*VARIABLES, *SECRETS, *OF_BUILD)
     unknown = sorted(
         name
         for name in environment
@@ -57,4 +58,5 @@ def _of_a_service(name: str, environment: Mapping[str, str]) -> bool:
     found = _SERVICE.fullmatch(name)
     if found is None or f"{found[1]}_SERVICE_HOST" not in environment:
         return False
-    return name != f"{PREFIX}PORT" or bool(_SERVICE_URL.match(environment[name]))
+    # a service called reflex-lerobot makes REFLEX_LEROBOT_PORT, which a person may have set instead
+    return name not in VARIABLES or bool(_SERVICE_URL.match(environment[name]))

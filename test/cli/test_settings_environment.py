@@ -96,6 +96,9 @@ def test_what_kubernetes_says_of_a_service_called_reflex_is_no_setting() -> None
     assert from_environment(of_service) == {}
     assert unknown_variables(of_service) == ""
     assert from_environment({**of_service, "REFLEX_PORT": "8001"}) == {"port": 8001}
+    lerobot = {"REFLEX_LEROBOT_SERVICE_HOST": "10.0.0.9", "REFLEX_LEROBOT_PORT": "tcp://10.0.0.9:8080"}
+    assert from_environment(lerobot) == {}
+    assert from_environment({**lerobot, "REFLEX_LEROBOT_PORT": "8080"}) == {"lerobot_port": 8080}
     assert "REFLEX_PORT" in unknown_variables({"REFLEX_PORT_8000_TCP": "x"}), "there is no such service"
 
 
