@@ -75,6 +75,7 @@ install-export: $(STAMPS)/export
 
 .PHONY: demo
 demo: build $(STAMPS)/simulator ## run the embedded policy on the simulated arm over ROS topics
+	@echo "starting the simulated robot and the policy"
 	@$(RUN) -m reflex_ros.demo.run $(DEMO_ARGS)
 
 .PHONY: serve
@@ -215,5 +216,5 @@ $(STAMPS)/control_msgs: test/support/control_msgs_substitute.py $(STAMPS)/build
 	@touch $@
 
 $(STAMPS)/simulator: $(STAMPS)/build
-	@$(SYSTEM) simulator $(RUN)
+	@$(STEP) "checking that the simulator can draw" $(SYSTEM) simulator $(RUN)
 	@touch $@

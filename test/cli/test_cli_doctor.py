@@ -27,8 +27,7 @@ from reflex_core.doctor.served_policy import policy
 from reflex_core.doctor.system import OPTIONAL, PACKAGES
 from reflex_core.files.share import embedded_policy
 from reflex_core.settings.table import settings_from
-from reflex_ros.cli.doctor import _parser, exports_of, http, main, table, written_to
-from reflex_ros.cli.serve import _parser as serve_parser
+from reflex_ros.cli.doctor import exports_of, http, main, parser, table, written_to
 
 ExportDir = Callable[[str], Path]
 Output = pytest.CaptureFixture[str]
@@ -338,8 +337,8 @@ def test_a_device_that_is_not_there_fails(capsys: Output) -> None:
 
 
 def test_it_takes_what_serve_takes() -> None:
-    flags = {option for action in serve_parser()._actions for option in action.option_strings}
-    assert flags < {option for action in _parser()._actions for option in action.option_strings}
+    flags = {option for action in serveparser()._actions for option in action.option_strings}
+    assert flags < {option for action in parser()._actions for option in action.option_strings}
 
 
 def test_what_a_parameter_file_says_is_judged(tmp_path: Path, capsys: Output) -> None:
@@ -424,7 +423,7 @@ def test_the_commands_of_the_page_are_understood() -> None:
     commands = [line.split("#")[0] for line in re.findall(r"^reflex doctor *(.*)$", PAGE, re.MULTILINE)]
     assert len(commands) == 4
     for words in commands:
-        options = vars(_parser().parse_args(words.split()))
+        options = vars(parser().parse_args(words.split()))
         settings_from({name: options[name] for name in options if name not in OWN})
 
 

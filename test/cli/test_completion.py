@@ -51,7 +51,7 @@ def script(shell: str, capsys: Output) -> str:
         (["completion", ""], {"bash", "zsh", "fish"}),
         (["nonsense", ""], set()),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bash_offers_what_can_stand_there(
     words: list[str], offered: set[str], tmp_path: Path, capsys: Output

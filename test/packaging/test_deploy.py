@@ -18,7 +18,7 @@ from debian_tools import systemd_analyze
 from repository import ROOT
 
 from reflex_core.settings.table import TABLE, settings_from
-from reflex_ros.cli.serve import REFUSED, _parser
+from reflex_ros.cli.serve import REFUSED, parser
 from reflex_ros.cli.serve import main as serve_main
 
 DEPLOY = ROOT / "deploy"
@@ -60,7 +60,7 @@ def commands() -> dict[str, list[str]]:
 def test_the_command_is_understood_by_reflex_serve(example: str) -> None:
     verb, *arguments = commands()[example]
     assert verb == "serve"
-    overrides = vars(_parser().parse_args(arguments))
+    overrides = vars(parser().parse_args(arguments))
     del overrides["no_ros"], overrides["config"]
     settings = settings_from(overrides)
     assert settings.robot_id

@@ -30,8 +30,8 @@ from domains import free_domain
 from http_client import Client
 from repository import ROOT
 
-from reflex_ros.cli.main import COMMANDS
 from reflex_ros.cli.main import main as reflex
+from reflex_ros.cli.verbs import VERBS
 from reflex_ros.graph.dds_profile import PROFILE_VARIABLES
 
 TUTORIALS = ROOT / "docs" / "tutorials"
@@ -72,7 +72,7 @@ def commands_of(pages: Iterable[Path]) -> Documented:
         for command, verb in re.findall(
             r"(?:^|`|\$ |=\d+ |run reflex_ros )reflex ([a-z][a-z-]*)(?: ([a-z]+)\b)?", text, re.MULTILINE
         ):
-            assert command in COMMANDS, f"{page}: reflex {command}"
+            assert command in VERBS, f"{page}: reflex {command}"
             found.reflex.add(f"{command} {verb}".strip() if command in WITH_VERBS else command)
         found.run.update(re.findall(r"ros2 run reflex_ros (\w+)", text))
     return found

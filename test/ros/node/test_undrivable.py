@@ -24,7 +24,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.files.share import embedded_policy, export_path
 from reflex_core.settings.table import settings_from
 from reflex_ros import launch_args
-from reflex_ros.cli.calibrate_adaptive import _parser as calibrate_parser
+from reflex_ros.cli.calibrate_adaptive import parser as calibrate_parser
 from reflex_ros.cli.main import main
 from reflex_ros.cli.replay_options import parser as replay_parser
 
