@@ -170,6 +170,7 @@ endif
 
 # A half-made environment is removed: the next run would take it for a whole one.
 $(VENV)/pyvenv.cfg: | check-ros check-python
+	@echo "looking for a Python that fits and a compiler"
 	@python=$$($(SYSTEM) python "$(PYTHON)" $(OLDEST)) && $(SYSTEM) build && \
 	{ $(STEP) "making $(VENV) with $$($$python --version)" $$python -m venv $(VENV_ARGS) $(VENV) || { rm -rf $(VENV); exit 1; }; }
 

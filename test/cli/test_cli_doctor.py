@@ -28,6 +28,7 @@ from reflex_core.doctor.system import OPTIONAL, PACKAGES
 from reflex_core.files.share import embedded_policy
 from reflex_core.settings.table import settings_from
 from reflex_ros.cli.doctor import exports_of, http, main, parser, table, written_to
+from reflex_ros.cli.serve import parser as serve_parser
 
 ExportDir = Callable[[str], Path]
 Output = pytest.CaptureFixture[str]
