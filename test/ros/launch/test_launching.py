@@ -137,7 +137,7 @@ def test_a_wrong_rule_is_refused(trajectory: str, remap: str, says: str) -> None
 
 def serve_plan(**texts: str) -> launch_args.Plan:
     """What serve.launch.py makes of its arguments; those that are not given are as it declares them."""
-    defaults = {name: value for name, value, _ in launch_args.OWN_ARGUMENTS} | {row.name: "" for row in TABLE}
+    defaults = {row.name: "" for row in TABLE} | {name: value for name, value, _ in launch_args.OWN_ARGUMENTS}
     return launch_args.plan(
         defaults | texts, ["/opt/ros/bin/ros2", "launch", "reflex_ros", "serve.launch.py", *given(texts)]
     )
@@ -165,7 +165,7 @@ def test_a_launch_argument_that_there_is_not_is_refused(name: str, says: str) ->
 def test_arguments_of_a_launch_file_that_includes_ours_are_its_own(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    defaults = {name: value for name, value, _ in launch_args.OWN_ARGUMENTS} | {row.name: "" for row in TABLE}
+    defaults = {row.name: "" for row in TABLE} | {name: value for name, value, _ in launch_args.OWN_ARGUMENTS}
     above = {"robot_ip": "10.0.0.1", "embodimnt": "franka", "ros_namespace": "/left"}
     called = ["ros2", "launch", "cell", "bringup.launch.py", "robot_ip:=10.0.0.1"]
     assert launch_args.plan(defaults | above, called).parameters == []
