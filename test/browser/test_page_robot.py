@@ -128,9 +128,14 @@ def test_what_a_node_waits_for_is_listed_with_its_topic(export_dir: ExportDir) -
         found.activate()
         page = chromium.open(found.server.sidecar.url)
         page.wait_text("#word", "WAITING")
-        missing = page.wait_text("#needs li:first-child", "missing")
-        assert "/camera/image_raw" in missing
-        page.wait_text("#needs li:last-child", "there")
+        page.wait(  # the joints come a moment after the activation
+            "[...document.querySelectorAll('#needs li')].map((each) => each.innerText.split('\\n').join(' '))",
+            lambda needs: (
+                len(needs) == 3
+                and all(part in needs[0] for part in ("Camera missing", "/camera/image_raw"))
+                and all("there" in need for need in needs[1:])
+            ),
+        )
         assert page.look("document.getElementById('chunk').hidden")
         found.robot.camera_on = True
         page.wait_text("#word", "READY")
