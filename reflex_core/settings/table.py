@@ -214,7 +214,8 @@ class Settings:
         choices=("full", "hash_only", "none"),
     )
     record_no_gzip: bool = _record(False, "Write traces as plain JSONL.")
-    record_bag: str = _record("", "Directory for rosbag2 bags of inputs and published outputs, one per activation. Empty: none.", path=True, metavar="DIR")
+    record_bag: str = _record("", "Directory for rosbag2 bags of inputs and published outputs, one per activation. Empty: none.",
+        path=True, metavar="DIR")
     record_bag_streams: str = _record(
         "full", "Which camera and state messages a bag holds: full, all of them as they arrive; consumed, those alone that inference used.",
         choices=("full", "consumed"),

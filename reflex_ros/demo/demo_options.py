@@ -35,7 +35,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="scene of the first episode; the others follow",
     )  # fmt: skip
     option("--out", type=Path, metavar="DIR", default=Path("demo_out"), help="folder for results and logs")
-    option("--port", type=int, metavar="PORT", default=8000, help="HTTP port; if it is in use a free one is taken")
+    option(
+        "--port",
+        type=int,
+        metavar="PORT",
+        default=8000,
+        help="HTTP port; if it is in use a free one is taken",
+    )
     option("--keep-running", action="store_true", help="leave robot and policy up until Ctrl-C")
     option("--no-ros", action="store_true", help="over HTTP also where ROS is installed")
     option("--film", type=_film, metavar="FILE", help="also write the episodes as an animated .webp or .gif")

@@ -17,7 +17,7 @@ from repository import ROOT
 from reflex_core.engine.engine import Engine
 from reflex_core.settings.cli import parse
 from reflex_core.settings.table import settings_from
-from reflex_ros.cli.serve import _parser
+from reflex_ros.cli.serve import parser
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.scene import make_scene
 from reflex_ros.sidecar.server import Sidecar
@@ -89,7 +89,7 @@ def arm() -> Iterator[Arm]:
 def served() -> Iterator[tuple[Engine, int]]:
     """What the page says to type, on free ports."""
     [line] = re.findall(r"`reflex serve (demo --lerobot-port.*?)`", PAGE)
-    options = parse(_parser(), line.split())
+    options = parse(parser(), line.split())
     values = {name: value for name, value in options.items() if name not in ("no_ros", "config")}
     assert values["lerobot_port"] == 8080
     engine = Engine(settings_from(values | {"port": 0, "lerobot_port": 0, "device": "cpu"}))
