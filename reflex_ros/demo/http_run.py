@@ -56,7 +56,7 @@ JPEG_QUALITY = 90
 
 @dataclass
 class Tally:
-    """What the answers of an episode said."""
+    """What the answers of an episode report."""
 
     latency_ms: list[float] = field(default_factory=list)
     denoise_steps: list[float] = field(default_factory=list)
@@ -94,18 +94,18 @@ def run_http_episode(
     episode_id = f"scene-{seed}-{time.time_ns()}"
     arm_columns = len(task.arm_rad)
     chunk, born = np.empty((0, len(goal.joints))), 0
-    asked: tuple[int, Future[NDArray[np.float64]]] | None = None
+    pending: tuple[int, Future[NDArray[np.float64]]] | None = None
     begun_s, row, lasted, score = time.monotonic(), 0, 0, task.score()
     with ThreadPoolExecutor(1) as requests:
         for row in range(round(goal.limit_s / ROW_S)):
             if row % PICTURE_ROWS == 0:
                 picture(_moment(row, score))
-            if row % REPLAN_ROWS == 0 and asked is None:
+            if row % REPLAN_ROWS == 0 and pending is None:
                 observation = _observation(task, instruction, episode_id)
-                asked = row, requests.submit(_chunk, port, observation, tally)
-            if asked is not None and asked[1].done():
-                born, chunk = asked[0], asked[1].result()
-                asked = None
+                pending = row, requests.submit(_chunk, port, observation, tally)
+            if pending is not None and pending[1].done():
+                born, chunk = pending[0], pending[1].result()
+                pending = None
             target = task.arm_rad if len(chunk) == 0 else chunk[min(row - born, len(chunk) - 1)]
             if isinstance(task, PickTask) and len(chunk):
                 task.gripper.set(target[arm_columns:])

@@ -23,7 +23,7 @@ FINGER_GAIN_N_M, FINGER_DAMPING_N_S_M, FINGER_FORCE_N = 3000.0, 40.0, 40.0
 def build_pick_model(*, hand_weighs: bool = False) -> Any:
     """Return the mujoco.MjModel of the scene, the hand of primitives in the place of the arm's gripper.
 
-    hand_weighs: the arm's motors feel the hand's weight, as if the controller were not told of it: the arm sinks a little.
+    hand_weighs: the arm's motors feel the hand's weight, as if the controller did not know it: the arm sinks a little.
     """
     assets = resources.files("reflex_ros.demo") / "assets"
     spec = mujoco.MjSpec.from_string(

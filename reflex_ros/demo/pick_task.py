@@ -22,7 +22,7 @@ from reflex_ros.demo.pick_scene import (
 
 
 class PickTask:
-    """An arm with a hand among cubes. `gripper` commands the fingers' position in m; they stay where it last said."""
+    """An arm with a hand among cubes. `gripper` commands the fingers' position in m; they stay where it last commanded."""
 
     state_names = PICK_JOINT_NAMES
 

@@ -135,14 +135,14 @@ def test_two_episodes_end_with_a_table_a_picture_a_film_and_a_result(
 def test_robot_and_policy_stay_up_for_curl_when_asked_to(demo: Callable[..., Demo]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         wanted = taken.getsockname()[1]
-        running = demo("--episodes", "1", "--port", str(wanted), "--keep-running")
+        running = demo("--episodes", "1", "--policy", "reach", "--port", str(wanted), "--keep-running")
         running.wait_for("Ctrl-C ends them")
         assert running.port != wanted
         assert f"port {wanted} is in use" in running.printed
         assert processes.health(running.port) == (200, "ready")
         status, answer = post(running.port, "/act", (running.out / "act_request.json").read_bytes())
         assert status == 200
-        assert np.shape(answer["actions"]) == (50, len(PICK_JOINT_NAMES))
+        assert np.shape(answer["actions"]) == (50, 7)
         running.process.send_signal(signal.SIGINT)
         assert running.end() == 0, running.printed
     assert not any(map(is_running, [running.pid("robot"), running.pid("policy")]))
