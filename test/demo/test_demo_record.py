@@ -23,7 +23,7 @@ from reflex_ros.msg import ActionChunk
 from replays import command
 from repository import ROOT
 
-from reflex_core.files.share import PICK, embedded_policy
+from reflex_core.files.share import embedded_policy
 from reflex_core.records.trace.reader import TraceReader
 from reflex_ros.bag.source import BagSource
 from reflex_ros.demo.run import policy_command
@@ -37,7 +37,16 @@ PATIENCE_S = 120.0  # a bound for machines under load, never a measure
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The trace and the bag of two episodes whose node was ended in order."""
     folder = tmp_path_factory.mktemp("recorded")
-    arguments = ["--episodes", str(EPISODES), "--port", "0", "--record", str(folder / "records")]
+    arguments = [
+        "--policy",
+        "reach",
+        "--episodes",
+        str(EPISODES),
+        "--port",
+        "0",
+        "--record",
+        str(folder / "records"),
+    ]
     running = Demo(folder / "out", *arguments)
     try:
         assert running.end() == 0, running.printed
@@ -56,7 +65,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def perturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded export with one weight of its denoise graph changed."""
     path = tmp_path_factory.mktemp("perturbed") / "export"
-    shutil.copytree(embedded_policy(PICK), path)
+    shutil.copytree(embedded_policy(), path)
     graph = onnx.load(path / "expert_denoise.onnx")
     weights = max(graph.graph.initializer, key=lambda each: np.prod(each.dims))
     changed = numpy_helper.to_array(weights).copy()
@@ -73,15 +82,7 @@ SOURCES = pytest.mark.parametrize("source", ["trace", "bag"])
 def test_the_recorded_demo_replays_to_the_same_bits(
     recorded: dict[str, Path], source: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [
-        recorded[source],
-        "--model",
-        embedded_policy(PICK),
-        "--device",
-        "cpu",
-        "--fail-on",
-        "actions",
-    ]
+    arguments = [recorded[source], "--model", embedded_policy(), "--device", "cpu", "--fail-on", "actions"]
     found = command(capsys, *arguments, "--output", "-")
     assert found.status == 0, found.err
     diffs = found.report["per_request_diffs"]
@@ -158,7 +159,7 @@ def test_the_walk_through_from_a_bad_grasp_leads_to_a_failing_test(
 ) -> None:
     demo, alone, node, play, again, cut, rule, pytest_call = walk_through()
     make, copy = demo.splitlines()
-    assert make == f'make demo DEMO_ARGS="--episodes {EPISODES} --record records"'
+    assert make == f'make demo DEMO_ARGS="--policy reach --episodes {EPISODES} --record records"'
     (tmp_path / "models").symlink_to(ROOT / "models")
     (tmp_path / "records").symlink_to(recorded["trace"].parents[1])
     environment = dict(os.environ, PYTHON=sys.executable, PYTHONPATH=str(ROOT))
