@@ -115,6 +115,11 @@ export function pictures({ frames }) {
   if (frames.length > 1) list.dataset.many = "1";
   else delete list.dataset.many;
   const chosen = frames.some((frame) => frame.camera === large) ? large : frames[0]?.camera;
+  if (frames.length === 0) {
+    if (list.querySelector(".empty") === null) list.replaceChildren(noPicture());
+    setText("camera-note", "");
+    return;
+  }
   for (const element of list.querySelectorAll(".empty")) element.remove();
   frames.forEach((frame, index) => {
     const figure = list.children[index] ?? list.appendChild(makeFigure());
@@ -134,7 +139,11 @@ export function pictures({ frames }) {
     };
   });
   while (list.children.length > frames.length) list.lastElementChild.remove();
-  setText("camera-note", ["", "as the policy saw it last"][frames.length] ?? `${frames.length}, as the policy saw them last`);
+  setText("camera-note", frames.length === 1 ? "as the policy saw it last" : `${frames.length}, as the policy saw them last`);
+}
+
+function noPicture() {
+  return make("p", { name: "empty", text: "No picture so far: it shows here with the first observation that the policy gets." });
 }
 
 function makeFigure() {
@@ -150,9 +159,7 @@ function checklist({ summary, robot, chunk: found }) {
   byId("checklist").hidden = !waits;
   byId("chunk").hidden = waits;
   byId("essentials").classList.toggle("waits", waits);
-  if (byId("cameras").childElementCount === 0) {
-    byId("cameras").append(make("p", { name: "empty", text: "No picture so far: it shows here with the first observation that the policy gets." }));
-  }
+  if (byId("cameras").childElementCount === 0) byId("cameras").append(noPicture());
   fill("needs", [...needs].sort((one, other) => one.ok - other.ok), (all) => all.map(need));
   setText("chunk-note", found === null ? "" : byId("chunk-note").textContent);
 }
