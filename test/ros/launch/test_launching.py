@@ -12,7 +12,7 @@ from reflex_core.errors import SettingError
 from reflex_core.files.share import share
 from reflex_core.settings.table import TABLE
 from reflex_ros import launch_args
-from reflex_ros.demo.scene import make_scene
+from reflex_ros.demo.pick_scene import make_pick_scene
 
 
 def test_every_setting_is_a_launch_argument_with_its_help() -> None:
@@ -255,5 +255,6 @@ def test_demo_starts_robot_and_node_with_the_scene_and_its_instruction() -> None
     [function] = [entity.function for entity in entities if entity.kind == "function"]
     robot, node = function(Context(launch_configurations=defaults | {"scene_seed": "7"}))
     assert robot.parameters == [{"scene_seed": 7, "pictures_dir": ""}]
-    assert node.parameters[0]["instruction"] == make_scene(7).instruction
+    assert robot.arguments == ["--task", "pick"]
+    assert node.parameters[0]["instruction"] == make_pick_scene(7).instruction
     assert node.remappings == [("~/joint_trajectory", "joint_trajectory")]
