@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from servers import ExportDir, MakeEngine, Server
 
 from reflex_core.engine.engine import Engine
 from reflex_core.settings.table import settings_from
+from reflex_ros.console import logs
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.sidecar.server import Sidecar
 from reflex_ros.sidecar.server_connections import connect_cloud, connect_remote
@@ -62,6 +64,19 @@ def no_participant_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     assert request.session.testsfailed or not participants(), f"{_before} left {participants()}"
     yield
     _before[:] = [str(request.node.nodeid)]
+
+
+@pytest.fixture(autouse=True)
+def no_console_is_left() -> Iterator[None]:
+    """What `reflex serve` prints of log records ends with the test that served in this process."""
+    levels = {name: logging.getLogger(name).level for name in logs.OURS}
+    yield
+    if consoles := logs.consoles():
+        for console in consoles:
+            logging.getLogger().removeHandler(console)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")

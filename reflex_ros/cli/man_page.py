@@ -81,10 +81,10 @@ def _action(action: argparse.Action) -> Iterator[str]:
 
 def _help(action: argparse.Action) -> str:
     text = (action.help or "").replace("%%", "%").replace("%(default)s", str(action.default))
-    said = action.default in (None, argparse.SUPPRESS) or any(
+    stated = action.default in (None, argparse.SUPPRESS) or any(
         action.default is none for none in (False, True)
     )
-    if said or action.default in ("", ()) or "efault" in text or not action.option_strings:
+    if stated or action.default in ("", ()) or "efault" in text or not action.option_strings:
         return text
     return f"{text} [default: {action.default}]"
 

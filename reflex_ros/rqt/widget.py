@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from reflex_ros.rqt.camera_view import CameraView
-from reflex_ros.rqt.checklist import Item, checklist
 from reflex_ros.rqt.chunk_plot import ChunkPlot
 from reflex_ros.rqt.details import Details
 from reflex_ros.rqt.episode_controls import EpisodeControls
@@ -17,6 +16,7 @@ from reflex_ros.rqt.labels import label, plain, set_text
 from reflex_ros.rqt.latency_plot import LatencyPlot
 from reflex_ros.rqt.operator_banner import Banner
 from reflex_ros.rqt.operator_state import FAILED, WAITING, operator_state
+from reflex_ros.rqt.panel_checklist import Item, checklist
 from reflex_ros.rqt.panel_theme import widget_theme
 from reflex_ros.rqt.panel_view import View
 from reflex_ros.rqt.qt import QtCore, QtWidgets

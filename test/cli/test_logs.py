@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -39,18 +39,6 @@ SERVE = [
 ]
 
 Output = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def configured() -> Iterator[Callable[[str, str], None]]:
-    """`configured(level, format)`, undone after the test."""
-    levels = {name: logging.getLogger(name).level for name in logs.OURS}
-    yield logs.configure
-    for console in logs.consoles():
-        logging.getLogger().removeHandler(console)
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-    logging.captureWarnings(False)
 
 
 def served(export: Path, *options: str) -> tuple[str, str]:
@@ -119,10 +107,8 @@ def test_quiet_prints_warnings_alone(export_dir: Callable[[str], Path]) -> None:
     assert " INFO " not in err
 
 
-def test_others_and_warnings_of_python_have_the_same_format(
-    configured: Callable[[str, str], None], capsys: Output
-) -> None:
-    configured("info", "text")
+def test_others_and_warnings_of_python_have_the_same_format(capsys: Output) -> None:
+    logs.configure("info", "text")
     logging.getLogger("aiohttp.server").error("connection\nlost")
     logging.getLogger("aiohttp.server").info("too much")
     with warnings.catch_warnings():
@@ -138,11 +124,9 @@ def test_others_and_warnings_of_python_have_the_same_format(
     assert "DeprecationWarning: old" in lines[1]
 
 
-def test_a_second_configuration_replaces_the_first(
-    configured: Callable[[str, str], None], capsys: Output
-) -> None:
-    configured("info", "text")
-    configured("error", "json")
+def test_a_second_configuration_replaces_the_first(capsys: Output) -> None:
+    logs.configure("info", "text")
+    logs.configure("error", "json")
     log = logging.getLogger("reflex_ros.cli")
     log.warning("no")
     log.error("yes")

@@ -61,7 +61,7 @@ def test_the_command_is_understood_by_reflex_serve(example: str) -> None:
     verb, *arguments = commands()[example]
     assert verb == "serve"
     overrides = vars(parser().parse_args(arguments))
-    del overrides["no_ros"], overrides["config"]
+    del overrides["no_ros"], overrides["config"], overrides["print_config"]
     settings = settings_from(overrides)
     assert settings.robot_id
     assert settings.port == 8000

@@ -8,7 +8,7 @@ from typing import Any
 from panel_messages import diagnosed, status
 
 from reflex_ros.rqt.board import Board
-from reflex_ros.rqt.checklist import Item, checklist
+from reflex_ros.rqt.panel_checklist import Item, checklist
 
 TOPICS = {
     "front": "/front/image_raw",

@@ -216,7 +216,7 @@ def test_without_qt_one_sentence_says_what_is_missing_and_the_rest_works() -> No
     script = (
         "import sys\n"
         "for name in ('PyQt5', 'python_qt_binding'): sys.modules[name] = None\n"
-        "import reflex_ros.rqt, reflex_ros.rqt.board, reflex_ros.rqt.scale, reflex_ros.rqt.checklist, reflex_ros.rqt.panel_theme\n"
+        "import reflex_ros.rqt, reflex_ros.rqt.board, reflex_ros.rqt.scale, reflex_ros.rqt.panel_checklist, reflex_ros.rqt.panel_theme\n"
         "from reflex_ros.rqt.window import main\n"
         "sys.exit(main([]))\n"
     )

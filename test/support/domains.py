@@ -48,7 +48,7 @@ def free_domain() -> int:
 
 
 def forget_killed(domain: int) -> None:
-    """Remove the shared-memory ports that nobody reads in a domain: of killed processes, or made anew by who still wrote to them.
+    """Remove the shared-memory ports of a domain that no participant reads: of killed processes, or made again by their late senders.
 
     A port whose mutex a killed process holds delivers nothing to the next participant of that number: endpoints are found
     (by UDP), the names of their nodes never are. A participant holds the lock of its port's `_el` file.

@@ -15,7 +15,7 @@ import yaml
 from reflex_core.settings.table import TABLE, settings_from
 from reflex_ros.console.ros_args import split_ros_args
 
-NOT_SETTINGS = ("no_ros", "json", "show_calibration", "config")
+NOT_SETTINGS = ("no_ros", "json", "show_calibration", "config", "print_config")
 SETTINGS = frozenset(row.name for row in TABLE)
 
 
@@ -77,8 +77,7 @@ def check_reflex(words: list[str]) -> None:
     command, *given = words
     own, _ = split_ros_args(given)
     module = import_module(f"reflex_ros.cli.{command.replace('-', '_')}")
-    make = module.parser if command == "replay" else module._parser
-    options = vars(make().parse_args(own))
+    options = vars(module.parser().parse_args(own))
     if command in ("serve", "doctor"):
         settings_from({name: value for name, value in options.items() if name not in NOT_SETTINGS})
 
