@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from asking import BEYOND
@@ -90,6 +91,25 @@ def test_an_episode_is_ended_with_its_outcome_and_the_next_one_begun(
     page.wait_text("#word", "READY")
     assert paper.done == ["stop", "episode", "resume"]
     page.wait_text("#notice", "ep_paper began")
+
+
+def test_a_stop_while_an_episode_is_begun_stays(serving: Serving, look_at: LookAt, paper: PaperRobot) -> None:
+    page = look_at(serving())
+    stopped(page)
+    for begins_stopped in (True, False):
+        paper.done.clear()
+        paper.may_begin.clear()
+        twice(page, "#start-episode")
+        if not begins_stopped:
+            page.wait_text("#word", "READY")
+        page.click("#stop")
+        page.wait_text("#notice", "Stopped")
+        page.wait_text("#word", "STOPPED")
+        paper.may_begin.set()
+        page.wait_text("#notice", "ep_paper began, and the robot stays stopped")
+        assert paper.done == ["stop", "episode"]
+        paper.snapshot = replace(paper.snapshot, stopped=False)
+        page.wait_text("#word", "READY")
 
 
 def test_what_the_robot_does_not_take_is_shown(serving: Serving, look_at: LookAt, paper: PaperRobot) -> None:

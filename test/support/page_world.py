@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,14 +25,25 @@ LookAt = Callable[..., Page]
 KEY = "a-key-of-the-tests"
 
 
+def _set() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class PaperRobot:
-    """Stops, resumes and is instructed on paper; `refusal` is its answer instead, with `slug`."""
+    """Stops, resumes and is instructed on paper; `refusal` is its answer instead, with `slug`.
+
+    may_begin: an episode begins once this is set, as on a busy node; begins: one waits for that or has begun.
+    """
 
     snapshot: RobotSnapshot = field(default_factory=lambda: RobotSnapshot("active"))
     done: list[str] = field(default_factory=list)
     refusal: str = ""
     slug: str = "error"
+    may_begin: threading.Event = field(default_factory=_set)
+    begins: bool = False
 
     def robot(self) -> Robot:
         return Robot(
@@ -46,6 +58,8 @@ class PaperRobot:
         return self._act("instruct", instruction=text)
 
     def _begin(self, episode_id: str) -> str:
+        self.begins = True
+        assert self.may_begin.wait(PATIENCE_S)
         self._act("episode", episode_id=episode_id or "ep_paper")
         return self.snapshot.episode_id
 

@@ -5,6 +5,12 @@ import { byId, setText } from "./panels.js";
 
 let robot = null; // as of the newest state
 let episode = ""; // the one that an outcome is for
+let stops = 0; // how often STOP was pressed: what was pressed before it resumes nothing after it
+
+/** STOP was pressed here. */
+export function noteStop() {
+  stops += 1;
+}
 
 /** Show what can be done now. act: false where only STOP acts. */
 export function showOperate(state, mayAct) {
@@ -48,9 +54,12 @@ export function wireOperate({ act, send, say, twice }) {
     byId("send-instruction").click();
   });
   twice(byId("start-episode"), async () => {
+    const resumes = robot?.stopped; // as it was when this was pressed: a stop that comes later stays
+    const before = stops;
     const begun = await act("/episodes", {});
     if (!begun.ok) return say(`START DID NOT HAPPEN: ${begun.text || `the server answers ${begun.status}`}`, "bad");
-    if (robot?.stopped && !(await send("/resume", undefined, "RESUME", "Resumed"))) return;
+    if (stops !== before) return say(`Episode ${begun.text} began, and the robot stays stopped`, "bad");
+    if (resumes && !(await send("/resume", undefined, "RESUME", "Resumed"))) return;
     say(`Episode ${begun.text} began`, "good");
   });
   const end = async (success) => {

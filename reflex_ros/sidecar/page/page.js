@@ -2,7 +2,7 @@
 // Puts the parts together: what is heard is shown, what is pressed is sent.
 
 import { act, listen, setKey } from "./link.js";
-import { disableOperate, showOperate, wireOperate } from "./operate.js";
+import { disableOperate, noteStop, showOperate, wireOperate } from "./operate.js";
 import { byId, showSummary, pictures, render } from "./panels.js";
 import { slots, wireSlots } from "./slots.js";
 import { placeTerms } from "./terms.js";
@@ -100,7 +100,10 @@ function changePolicies(body) {
   return send("/policies", body, "CHANGE", "Changed");
 }
 
-byId("stop").addEventListener("click", () => send("/stop", undefined, "STOP", "Stopped"));
+byId("stop").addEventListener("click", () => {
+  noteStop();
+  send("/stop", undefined, "STOP", "Stopped");
+});
 twice(byId("resume"), () => send("/resume", undefined, "RESUME", "Resumed"));
 twice(byId("reset-guard"), () => send("/guard/reset", { caller: resetCaller }, "RESET", `The guard was reset for ${resetCaller}`));
 wireSlots(changePolicies, twice);
