@@ -59,7 +59,7 @@ from reflex_ros.sidecar.page_routes import FILES as PAGE_FILES
 from reflex_ros.sidecar.page_routes import OPERATIONS as PAGE_OPERATIONS
 from reflex_ros.sidecar.page_routes import add_page
 from reflex_ros.sidecar.problems import BodyError, fresh_id, problem_of
-from reflex_ros.sidecar.replies import JSON_TYPE, Reply, response
+from reflex_ros.sidecar.replies import JSON_TYPE, Reply, problem, response
 from reflex_ros.sidecar.robot_access import Robot
 from reflex_ros.sidecar.trace_context import trace_context
 from reflex_ros.sidecar.websockets import add_sockets, is_upgrade, serve_socket
@@ -73,7 +73,10 @@ log = logging.getLogger(__name__)
 _failures = RateLimitedLog(log)
 
 
+ASSIGN_TURN_S = 0.9  # with what the node may take, 3 s, no longer than a page waits
+
 OPENAPI = web.AppKey("openapi", bytes)
+ASSIGN_TURN = web.AppKey("assign_turn", asyncio.Lock)
 
 
 def make_app(
@@ -85,7 +88,7 @@ def make_app(
     app[WAITING] = Waiting()
     app[MEMORY] = BodyMemory(body_bytes)
     app[ALONE] = is_loopback(engine.settings.host)
-    app[ROBOT] = robot
+    app[ROBOT], app[ASSIGN_TURN] = robot, asyncio.Lock()
     app[RESERVED] = engine.settings.robot_id if robot is not None else ""
     if api_key is not None:
         app[API_KEY] = api_key
@@ -306,10 +309,21 @@ async def post_episode(request: web.Request) -> web.Response:
 async def _assign(
     request: web.Request, work: Callable[[Robot | None, bytes, str | None], Reply]
 ) -> web.Response:
-    """Run work that waits for the node in a thread of its own."""
-    body, robot = await _small_body(request), request.app[ROBOT]
-    loop = asyncio.get_running_loop()
-    return response(await loop.run_in_executor(request.app[ASSIGNER], work, robot, body, request.remote))
+    """Run work that waits for the node in a thread of its own, one at a time.
+
+    One whose turn does not come soon is refused: its caller would have given up by the time it is done.
+    """
+    body, robot, turn = await _small_body(request), request.app[ROBOT], request.app[ASSIGN_TURN]
+    try:
+        await asyncio.wait_for(turn.acquire(), ASSIGN_TURN_S)
+    except asyncio.TimeoutError:
+        message = "the node is still busy with another instruction or episode: try again"
+        return response(problem(503, "not-answered", message, fresh_id(), 1.0))
+    try:
+        loop = asyncio.get_running_loop()
+        return response(await loop.run_in_executor(request.app[ASSIGNER], work, robot, body, request.remote))
+    finally:
+        turn.release()
 
 
 async def _small_body(request: web.Request) -> bytes:
