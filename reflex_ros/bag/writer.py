@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from reflex_ros.messages.raw import Consumed, RawMessage, kind_of
 
 FLUSH_S = 0.5  # a kill -9 is to lose a second at most, and writing takes its time too
 SPLIT_BYTES = 512 << 20
+JUMP_NS = 1_000_000_000  # threads put their items in within less: this far back is a clock that was set, or a simulator's restart
 HERE_KEPT = 16_384  # messages: at 1000 a second an answer may take 16 s and its observation is still known to be there
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ class _Answer:
 class BagRecorder:
     """Everything that calls it only enqueues. `problem` says why nothing can be written, empty while all is well.
 
-    Writes `<directory>/<YYYYMMDD-HHMMSS>-<model hash>/`, UTC, from the first message on. trace_topic: where the trace
+    Writes `<directory>/<YYYYMMDD-HHMMSS>-<model hash>/`, UTC, from the first message on, and another one once the clock has
+    jumped back: readers order a bag by time, which would mix what was before with what came after. trace_topic: where the trace
     record of every request goes, inside the bag only. offered: reads what the publishers of a topic offer. full_rate: write what
     is `heard`, so that an answer brings only those of its messages that the queue refused or an earlier bag has. Raises
     ConfigurationError when the directory cannot be made.
@@ -111,7 +113,7 @@ class BagRecorder:
         self._here: dict[
             tuple[str, int], None
         ] = {}  # topic and time of the newest messages in the present bag
-        self._missed = 0
+        self._missed = self._newest_ns = 0
         self._limited_log = RateLimitedLog(log)
         self._files: BagFiles | None = None
         self._unfinished: list[Path] = []
@@ -189,6 +191,27 @@ class BagRecorder:
             self._writer.fail(error)
 
     def _write(self, batch: Sequence[Message | _Answer | _Note]) -> None:
+        begun = 0
+        for number, item in enumerate(batch):
+            if item.time_ns < self._newest_ns - JUMP_NS:
+                self._write_on(batch[begun:number])
+                self._end_bag()
+                begun, self._newest_ns = number, 0
+            self._newest_ns = max(self._newest_ns, item.time_ns)
+        self._write_on(batch[begun:])
+
+    def _end_bag(self) -> None:
+        """Finish the bag because the clock jumped back; the next message begins another."""
+        if self._files is None:
+            return
+        log.warning("the clock jumped back: %s is finished, and another bag begins", self._files.directory)
+        try:
+            self._files.close()
+        except (OSError, sqlite3.Error) as error:
+            self._writer.fail(error)
+        self._files = None
+
+    def _write_on(self, batch: Sequence[Message | _Answer | _Note]) -> None:
         if self._files is None:
             self._here.clear()
         messages = [message for item in batch for message in self._messages(item)]
@@ -231,13 +254,15 @@ class BagRecorder:
         first_ns = min((message.time_ns for message in messages), default=self._clock_ns())
         yield self._trace_message(record, first_ns)
         here = {message.topic for message in messages}
-        yield from (message for topic, message in self._latched.items() if topic not in here)
+        for topic, message in self._latched.items():
+            if topic not in here:  # one of before a jump of the clock would lie in this bag's future
+                yield replace(message, time_ns=min(message.time_ns, first_ns))
 
     def _messages(self, item: Message | _Answer | _Note) -> Iterator[Message]:
         """Yield an item of the queue as serialised messages. One that cannot be serialised is lost alone."""
         try:
             if isinstance(item, _Answer):
-                yield from self._consumed(item.fresh)
+                yield from self._consumed(item)
                 yield self._trace_message(self._record(item), item.time_ns)
             elif isinstance(item, _Note):
                 yield self._trace_message(item.make(utc_text()), item.time_ns)
@@ -251,10 +276,10 @@ class BagRecorder:
             self._writer.lose(1)
             log.exception("bag: a message could not be recorded")
 
-    def _consumed(self, arrivals: Sequence[RawMessage]) -> Iterator[Message]:
-        """Yield those messages of an answer that the bag does not have yet."""
-        for each in arrivals:
-            if (each.topic, each.received_ns) not in self._here:
+    def _consumed(self, answer: _Answer) -> Iterator[Message]:
+        """Yield those messages of an answer that the bag does not have yet, without those of before a jump of the clock."""
+        for each in answer.fresh:
+            if (each.topic, each.received_ns) not in self._here and each.received_ns <= answer.time_ns:
                 self._note_here(each.topic, each.received_ns)
                 yield Message(each.topic, each.kind, each.received_ns, each.raw)
 

@@ -17,6 +17,7 @@ from pyarrow import parquet
 from recordings import tiny_disk
 from ros_world import wait_for
 from rosbags.rosbag2 import Reader
+from std_msgs.msg import String
 from stream_bags import (
     BASE,
     CAMERA_MS,
@@ -36,7 +37,9 @@ from reflex_core.images.raw_encodings import rgb
 from reflex_core.records.trace.hashing import frame_from
 from reflex_ros.bag.reindex import reindex
 from reflex_ros.bag.source import BagSource
+from reflex_ros.bag.topic_types import STRING, definitions, serialised
 from reflex_ros.cli.main import main
+from reflex_ros.messages.raw import RawMessage
 
 Output = pytest.CaptureFixture[str]
 FIRST_MS = 100  # the first command
@@ -264,3 +267,31 @@ def test_after_a_full_disk_the_next_bag_has_the_images_of_its_answers(tmp_path: 
         with Reader(second) as reader:
             times = [time_ns for c, time_ns, _ in reader.messages() if c.topic == BASE]
         assert base.received_ns in times
+
+
+@STORAGES
+def test_a_simulators_restart_begins_another_bag_so_that_two_runs_are_never_mixed_by_time(
+    tmp_path: Path, storage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = StreamBag(tmp_path / "bags", storage)
+    made.run(2000)
+    text = serialised(String(data="pick the cup"), STRING, definitions())
+    made.recorder.received(RawMessage("/instruction", STRING, text, made.now_ns, made.now_ns))
+    made.run(3000)
+    made.now_ns = START_NS  # an answer that was under way, to what was sensed before
+    made.ask(0, "ep-1", "pick the cup", executed=False)
+    made.run(1500, "ep-2", "put it back")
+    made.recorder.close(60.0)
+    bags = sorted(each for each in made.folder.iterdir() if each.is_dir())
+    assert len(bags) == 2
+    assert "the clock jumped back" in caplog.text
+    episodes = []
+    for bag in bags:
+        with BagSource(bag) as source:
+            episodes.append([record.episode_id for record in source])
+        times = [time for topic, time, _ in messages(bag) if topic in (JOINTS, BASE, "/instruction")]
+        assert max(times) < START_NS + 3 * 10**9
+    assert episodes == [["ep-1"] * 7, ["ep-1", *["ep-2"] * 3]]
+    assert max(time for _, time, _ in messages(bags[1])) <= START_NS + 1500 * 10**6
+    counts = Counter(topic for bag in bags for topic, _, _ in messages(bag))
+    assert {topic: counts[topic] for topic in made.sent} == made.sent
