@@ -279,7 +279,8 @@ class BagRecorder:
     def _consumed(self, answer: _Answer) -> Iterator[Message]:
         """Yield those messages of an answer that the bag does not have yet, without those of before a jump of the clock."""
         for each in answer.fresh:
-            if (each.topic, each.received_ns) not in self._here and each.received_ns <= answer.time_ns:
+            before_jump = each.received_ns > answer.time_ns + JUMP_NS
+            if (each.topic, each.received_ns) not in self._here and not before_jump:
                 self._note_here(each.topic, each.received_ns)
                 yield Message(each.topic, each.kind, each.received_ns, each.raw)
 
