@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 
 from reflex_core.doctor.system import install, wheel_of
@@ -11,6 +13,7 @@ from reflex_ros.cli.verbs import VERBS, overview
 from reflex_ros.console.program import called
 
 INTERRUPTED = 130
+CLOSED = 1  # standard output was closed before everything was written, as by `| head`
 OPTIONS = {"--version": "version", "-h": "help", "--help": "help"}
 
 
@@ -27,7 +30,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         # each verb is imported on its own: doctor must run where serve cannot even be imported
-        return int(VERBS[name].load().main(arguments[1:]))
+        status = int(VERBS[name].load().main(arguments[1:]))
+        sys.stdout.flush()  # a reader that is gone is known here, not when the process ends
+        return status
+    except BrokenPipeError:
+        if not _output_is_closed():
+            raise
+        return CLOSED
     except ModuleNotFoundError as error:
         wheel = wheel_of(error.name)
         if wheel is None:
@@ -37,6 +46,20 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"reflex {name}: stopped", file=sys.stderr)
         return INTERRUPTED
+
+
+def _output_is_closed() -> bool:
+    """Return whether standard output has no reader left, and if so discard what is still to be written to it."""
+    try:
+        stream = sys.stdout.fileno()
+    except OSError:  # a stream that is no file
+        return False
+    look = select.poll()
+    look.register(stream, 0)
+    if not any(event & select.POLLERR for _, event in look.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    return True
 
 
 if __name__ == "__main__":

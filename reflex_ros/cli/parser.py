@@ -47,7 +47,7 @@ class _Layout(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        unsaid = any(action.default is none for none in NO_DEFAULT) or action.default in ("", ())
+        unsaid = any(action.default is none for none in NO_DEFAULT) or action.default in ("", (), [])
         if unsaid or not action.option_strings or isinstance(action, argparse.BooleanOptionalAction):
             return text
         return text if "efault" in text else f"{text} [default: %(default)s]"

@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import re
+import subprocess
+import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
+from episodes_recorded import documents, write
 
 from reflex_core import __version__
 from reflex_ros.cli import version
@@ -101,6 +106,7 @@ def test_every_help_names_its_values_and_ends_with_examples(command: Command, ca
             assert action.metavar or action.choices, f"{action.option_strings}: its value has no name"
             assert action.metavar not in ("STR", "INT", "FLOAT", "TUPLE")
     assert "==SUPPRESS==" not in shown
+    assert "[default: []]" not in shown
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=words_of)
@@ -125,3 +131,14 @@ def test_the_version_names_what_it_runs_on(words: str, capsys: Output) -> None:
 
 def test_a_sourced_ros_is_named_by_its_distribution() -> None:
     assert "kilted  sourced" in version.text({"ROS_DISTRO": "kilted"})
+
+
+@pytest.mark.parametrize("words", ["help", "serve --print-config", "trace ls records"])
+def test_a_reader_that_ends_early_costs_no_traceback(words: str, tmp_path: Path) -> None:
+    recorded = write(tmp_path / "a.jsonl", documents())
+    command = [sys.executable, "-m", "reflex_ros.cli.main", *words.replace("records", str(recorded)).split()]
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(command, check=False, stdout=writes, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (1, "")
