@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from reflex_core.files.json_fields import JsonError, read_bounded, read_object
+from reflex_core.files.share import EMBEDDED
+from reflex_core.text.suggestions import nearest
 from reflex_core.text.untrusted import escaped, shown
 
 NOT_AN_EXPORT = "not-an-export"  # the slug of what is recognised
@@ -60,6 +62,8 @@ def _absent(path: Path) -> str:
             f" models there are checkpoints of a training library; if it is one of LeRobot, {LEROBOT_FIRST}; else download it,"
             f" {EXPORT_FIRST}"
         )
+    if meant := nearest(text, EMBEDDED):
+        return f"no such export directory; did you mean {meant}, an embedded policy?"
     return ""
 
 

@@ -146,6 +146,7 @@ def test_without_rclpy_it_says_so_and_serves_http(start: Start, export_dir: Expo
     ("arguments", "says"),
     [
         (["/nowhere", "--no-ros"], "/nowhere: no such export directory"),
+        (["pik", "--no-ros"], "pik: no such export directory; did you mean pick, an embedded policy?"),
         (["{export}", "--no-ros", "--host", "0.0.0.0"], "--host 0.0.0.0 can be reached from other machines"),
         (
             ["{export}", "--no-ros", "--api-key-file", "/nowhere/key"],
@@ -157,7 +158,7 @@ def test_what_it_cannot_serve_is_one_sentence(
     start: Start, export_dir: ExportDir, arguments: list[str], says: str
 ) -> None:
     status, _, err = ended(start(*(word.format(export=export_dir("mono_pi0_7")) for word in arguments)))
-    assert status == (78 if says.startswith(("/nowhere", "no embodiment")) else 1)
+    assert status == (78 if says.startswith(("/nowhere", "pik", "no embodiment")) else 1)
     assert f"reflex serve: {says}" in err
     assert "Traceback" not in err
 
