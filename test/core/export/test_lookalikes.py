@@ -178,7 +178,7 @@ def test_every_command_says_the_same_and_none_says_to_copy_it_again(
     path = checkpoint(tmp_path / "pretrained_model") if kind == "checkpoint" else Path("lerobot/smolvla_base")
     sentence = refused(path)
     for command, status in (
-        (["serve", str(path), "--no-ros", "--port", "0"], 1),
+        (["serve", str(path), "--no-ros", "--port", "0"], 78),
         (["replay", str(TRACE), "--model", str(path)], 2),
         (["manifest", str(path)], 1),
     ):
