@@ -88,7 +88,7 @@ check_build() {
 }
 
 can_draw() {
-  "$1" -c 'from reflex_ros.demo.rendering import choose_backend; choose_backend()' 2>/dev/null
+  "$1" -c 'from reflex_ros.demo.opengl import choose_backend; choose_backend()' 2>/dev/null
 }
 
 check_simulator() {

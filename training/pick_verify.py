@@ -14,9 +14,9 @@ import torch
 from reflex_core.doctor.manifest import hash_table
 from reflex_core.doctor.parity import FIXTURE, record
 from reflex_core.values import Frame, Observation
+from reflex_ros.demo.opengl import choose_backend
 from reflex_ros.demo.pick_arm import PickArm
 from reflex_ros.demo.pick_scene import PickScene, make_pick_scene
-from reflex_ros.demo.rendering import choose_backend
 from reflex_ros.demo.scene import COLOURS
 from training.a2c2_data import open_policy
 from training.pick_evaluate import (

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from reflex_core.doctor.manifest import hash_table
-from reflex_ros.demo.rendering import choose_backend
+from reflex_ros.demo.opengl import choose_backend
 from reflex_ros.demo.scene import COLOURS, Scene
 from training.evaluate import FIRST_HELD_OUT_SEED, Export, held_out_scenes, run_episodes, summary, unchanged
 from training.export import DENOISING_STEPS, example_inputs, load_policy

@@ -37,9 +37,9 @@ from reflex_ros.demo.controllers.options import BLEND, LEGACY, ControllerOptions
 from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.demo.controllers.validate import TrajectoryNotFinite, TrajectoryRefused
 from reflex_ros.demo.goals import PICK_UP, REACH
+from reflex_ros.demo.opengl import RenderingUnavailable
 from reflex_ros.demo.pick_task import PickTask
 from reflex_ros.demo.reach_task import ReachTask
-from reflex_ros.demo.rendering import RenderingUnavailable
 from reflex_ros.demo.robot_messages import (
     CHANNELS,
     SENSOR_QOS,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reflex_ros.demo import rendering, scene
+from reflex_ros.demo import opengl, scene
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.scene import COLOURS, Scene, hover_points_m, make_scene
 
@@ -210,13 +210,13 @@ def test_draws_without_any_setting_even_when_mujoco_was_imported_first() -> None
 
 
 def test_respects_an_existing_setting() -> None:
-    working = rendering.choose_backend()
+    working = opengl.choose_backend()
     result = run_python(DRAW, MUJOCO_GL=working)
     assert result.stdout.split() == [working, "True"], result.stderr
 
 
 def test_says_which_packages_are_missing_when_nothing_can_draw() -> None:
-    code = "from reflex_ros.demo import rendering\nrendering.backend_works = lambda backend: False\n" + DRAW
+    code = "from reflex_ros.demo import opengl\nopengl.backend_works = lambda backend: False\n" + DRAW
     result = run_python(code)
     assert result.returncode != 0
     assert "libosmesa6" in result.stderr.splitlines()[-1]
