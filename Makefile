@@ -180,6 +180,7 @@ $(STAMPS)/build: $(BUILD_FILES) | $(VENV)/pyvenv.cfg
 	@$(STEP) "installing what compiles the messages" $(PIP) install --upgrade-strategy only-if-needed $(CONSTRAINTS) $(BUILD_REQUIREMENTS)
 	@$(STEP) "installing the dependencies, compiling the messages (minutes the first time)" \
 	  env $(WITH_ROS) $(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(EXTRAS)]'
+	@$(STEP) "compiling this checkout's Python code" $(RUN) -m compileall -q reflex_core reflex_ros
 	@mkdir -p $(STAMPS) && touch $@
 	@echo "$(VENV) is ready: $(VENV)/bin/reflex help"
 
