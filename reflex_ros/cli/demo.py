@@ -8,6 +8,7 @@ import sys
 
 from reflex_ros.cli.parser import Parser
 from reflex_ros.demo.demo_options import DESCRIPTION, add_options, require_ros_for
+from reflex_ros.demo.run import run_over_http, run_over_ros
 
 NEEDED = {"mujoco": "the simulator", "cv2": "OpenCV, for pictures"}
 
@@ -23,14 +24,10 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 1
     if _has_ros() and not arguments.no_ros:
-        from reflex_ros.demo.run import run_over_ros
-
         return run_over_ros(arguments)
     if options := require_ros_for(arguments):
         print(f"reflex demo: {', '.join(options)} needs ROS 2, which is not used here", file=sys.stderr)
         return 2
-    from reflex_ros.demo.http_run import run_over_http
-
     if not arguments.no_ros:
         print("ROS 2 is not installed here: the arm asks the policy over HTTP.", flush=True)
     return run_over_http(arguments)

@@ -32,6 +32,7 @@ from reflex_core.files.share import embedded_policy
 from reflex_ros.demo import film, report, strip
 from reflex_ros.demo.episode import Episode, Moment
 from reflex_ros.demo.goals import GOALS, PICK_UP, Goal
+from reflex_ros.demo.opengl import RenderingUnavailable
 from reflex_ros.demo.pick_task import PickTask
 from reflex_ros.demo.processes import (
     Child,
@@ -44,7 +45,7 @@ from reflex_ros.demo.processes import (
     wait_until_ready,
 )
 from reflex_ros.demo.reach_task import ReachTask
-from reflex_ros.demo.rendering import RenderingUnavailable
+from reflex_ros.demo.startup_lines import startup_lines
 
 ROW_S, REPLAN_ROWS = 0.05, 10
 UPDATES = 5  # of the controllers in a row
@@ -221,8 +222,9 @@ def _run(
     print(f"policy  {embedded_policy(goal.export).name}, pid {children[0].process.pid}, {children[0].log}")
     print(f"page    http://127.0.0.1:{port}", flush=True)
     with contextlib.closing(PickTask() if goal is PICK_UP else ReachTask()) as task:
-        task.image()  # opens the renderer: seconds that belong to no episode
-        wait_until_ready(port, children, READY_TIMEOUT_S, lambda state: print(state, flush=True))
+        with startup_lines("simulator and policy start") as show:
+            task.image()  # opens the renderer: seconds that belong to no episode
+            wait_until_ready(port, children, READY_TIMEOUT_S, show)
         print("", *report.headings(goal), sep="\n", flush=True)
         takes, clamped = [], 0
         for number in range(arguments.episodes):

@@ -20,7 +20,6 @@ from reflex_ros import launch_args
 
 STOP_TIMEOUT_S = 10.0
 HEALTH_POLL_S = 0.02
-QUIET_S = 4.0  # after so long without another state the wait itself is reported
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 DOMAINS = 101  # larger domain ids meet the ports that Linux hands out
 PROBED = 120  # participants of a domain, for whom there are ports: each process counts its own, so that low ones may be free
@@ -142,20 +141,15 @@ def free_port(wanted: int) -> int:
 def wait_until_ready(
     port: int, children: Sequence[Child], timeout_s: float, report: Callable[[str], None]
 ) -> list[str]:
-    """Wait for 200 from /health, reporting each state on the way, and that it goes on. Return the states in their order."""
+    """Wait for 200 from /health, reporting each state on the way. Return the states in their order."""
     states: list[str] = []
-    reported_s = time.monotonic()
-    deadline_s = reported_s + timeout_s
+    deadline_s = time.monotonic() + timeout_s
     while True:
         check_alive(children)
         status, state = health(port)
         if state and state not in states:
             states.append(state)
             report(f"/health {status} {state}")
-            reported_s = time.monotonic()
-        elif time.monotonic() - reported_s > QUIET_S:
-            report(f"/health {f'{status} {state}' if state else 'does not answer yet'}, waiting")
-            reported_s = time.monotonic()
         if status == http.client.OK:
             return states
         if time.monotonic() > deadline_s:

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from reflex_ros.demo.episode import Episode
 from reflex_ros.demo.goals import Goal
@@ -106,3 +108,8 @@ def as_json(summary: Summary, episodes: Sequence[Episode], failures: Sequence[st
 
 def _number(value: float | None, width: int, decimals: int) -> str:
     return f"{'-':>{width}}" if value is None else f"{value:>{width}.{decimals}f}"
+
+
+def short(path: Path) -> str:
+    """Return a path from here on, if it is below the current folder."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

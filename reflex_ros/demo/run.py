@@ -10,31 +10,20 @@ else 1.
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
-import json
+import io
 import os
 import shutil
 import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from sensor_msgs.msg import CompressedImage, JointState
 
 from reflex_core.files.share import embedded_policy
-from reflex_ros.console.program import print_runnable
-from reflex_ros.demo import film, report, strip
 from reflex_ros.demo.controllers.options import BLEND, LEGACY
 from reflex_ros.demo.demo_options import START_STATES, arguments_from
-from reflex_ros.demo.episode import Episode, Moment
-from reflex_ros.demo.episodes import Watch, run_episode
 from reflex_ros.demo.goals import GOALS, PICK_UP, Goal
-from reflex_ros.demo.http_run import run_over_http
-from reflex_ros.demo.participant import Participant
 from reflex_ros.demo.processes import (
     Child,
     DemoError,
@@ -46,12 +35,10 @@ from reflex_ros.demo.processes import (
     tail,
     wait_until_ready,
 )
-from reflex_ros.demo.robot_messages import SENSOR_QOS
-from reflex_ros.demo.strip import Picture
-from reflex_ros.graph.dds_profile import PROFILE_VARIABLES
+from reflex_ros.demo.report import short
+from reflex_ros.demo.startup_lines import startup_lines
 
 READY_TIMEOUT_S = 90.0
-PICTURE_PERIOD_S, FILM_PERIOD_S = 0.25, 0.1
 FRAMES = "frames"
 TRACES, BAGS = "trace", "bag"
 
@@ -88,12 +75,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_over_http(arguments) if arguments.no_ros else run_over_ros(arguments)
 
 
+def run_over_http(arguments: argparse.Namespace) -> int:
+    """Run the demo without ROS and return the exit status."""
+    with startup_lines("loading the simulator"):
+        from reflex_ros.demo import http_run
+    return http_run.run_over_http(arguments)
+
+
 def run_over_ros(arguments: argparse.Namespace) -> int:
     """Run the demo with arguments of `arguments_from`. Return the exit status."""
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / FRAMES, ignore_errors=True)
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # each line when it is printed, also through a pipe
     children: list[Child] = []
     failures: list[str] = []
     try:
@@ -105,7 +101,7 @@ def run_over_ros(arguments: argparse.Namespace) -> int:
     finally:
         complaints = stop(children)
     if arguments.record is not None:
-        print("recorded", *map(_short, _recordings(arguments.record.resolve())), sep="\n  ")
+        print("recorded", *map(short, _recordings(arguments.record.resolve())), sep="\n  ")
     # After another failure a process may be caught while it starts, which says nothing.
     failures = failures or complaints
     if failures:
@@ -126,153 +122,37 @@ def _demo(arguments: argparse.Namespace, out: Path, children: list[Child]) -> li
     record = arguments.record.resolve() if arguments.record else None
     policy = start("policy", policy_command(port, record, goal), out / "policy.log", os.environ)
     children.append(policy)
-    print(f"robot   simulated Panda, pid {robot.process.pid}, {_short(robot.log)}")
-    print(f"policy  {embedded_policy(goal.export).name}, pid {policy.process.pid}, {_short(policy.log)}")
+    print(f"robot   simulated Panda, pid {robot.process.pid}, {short(robot.log)}")
+    print(f"policy  {embedded_policy(goal.export).name}, pid {policy.process.pid}, {short(policy.log)}")
     print(f"page    http://127.0.0.1:{port}/")
     print(f"topics  ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}, this machine only")
-    started_s = time.monotonic()
-
-    def show_state(state: str) -> None:
-        print(f"{time.monotonic() - started_s:5.1f} s {state}", flush=True)
-
-    wait_until_ready(port, children, READY_TIMEOUT_S, show_state)
-    with Participant("demo", partial(check_alive, children)) as participant:
-        watch = Watch(participant, goal.joints)
-        watch.connect(arguments.seed)
-        show_state("first chunk followed")
-        takes = _episodes(arguments, participant, watch, goal)
-        episodes = [take.episode for take in takes]
-        summary = _summary(episodes, watch, participant.trigger("robot/score"))
-        failures = report.shortcomings(summary, episodes, goal)
-        print("", *report.summary_lines(summary, goal), sep="\n")
-        _write_results(out, summary, takes, failures, goal)
-        if arguments.film is not None:
-            film.write(arguments.film, takes, goal)
-            print(f"wrote {_short(arguments.film.resolve())}")
-        if arguments.keep_running:
-            _keep_running(out, port, participant, goal)
-    return failures
-
-
-def _episodes(
-    arguments: argparse.Namespace, participant: Participant, watch: Watch, goal: Goal
-) -> list[film.Take]:
-    print("", *report.headings(goal), sep="\n")
-    takes: list[film.Take] = []
-    period_s = PICTURE_PERIOD_S if arguments.film is None else FILM_PERIOD_S
-    for number in range(arguments.episodes):
-        pictures: list[Picture] = []
-        shown = number == 0 or arguments.film is not None
-        photograph = partial(_photograph, participant, pictures, number, period_s)
-        episode = run_episode(
-            participant,
-            watch,
-            arguments.seed + number,
-            photograph if shown else lambda _: None,
-            settles=goal.settles,
-            limit_s=goal.limit_s,
-        )
-        if shown:
-            end = Moment(episode.duration_s, episode.measure_m, episode.succeeded)
-            _photograph(participant, pictures, number, 0.0, end)
-        takes.append(film.Take(episode, pictures))
-        print(report.row(number + 1, episode), flush=True)
-    return takes
-
-
-def _photograph(
-    participant: Participant, pictures: list[Picture], number: int, period_s: float, moment: Moment
-) -> None:
-    """Have the robot save an image of episode `number`, unless the last one is younger than `period_s`."""
-    if pictures and moment.time_s - pictures[-1].moment.time_s < period_s:
-        return
-    participant.set_parameters("robot", {"picture_path": f"{number:02}-{len(pictures):03}.png"})
-    saved = participant.trigger("robot/save_picture")
-    pictures.append(Picture(moment, Path(saved["path"])))
-
-
-def _summary(episodes: Sequence[Episode], watch: Watch, score: Mapping[str, Any]) -> report.Summary:
-    status = watch.status
-    assert status is not None  # wait_for_everybody waited for it
-    return report.Summary(
-        episodes=len(episodes),
-        succeeded=sum(episode.succeeded for episode in episodes),
-        measure_cm=100.0 * (report.median_of([episode.measure_m for episode in episodes]) or 0.0),
-        latency_ms=report.median_of([episode.latency_ms for episode in episodes]),
-        observation_age_ms=report.median_of([episode.observation_age_ms for episode in episodes]),
-        chunks=sum(episode.chunks for episode in episodes),
-        holds=status.holds_total,
-        errors=status.errors_total,
-        guard_clamped=status.guard_clamped_total,
-        observations_refused=status.observations_refused_total,
-        malformed_chunks=len(watch.faults),
-        trajectories_refused=score["trajectories_refused"],
-        trajectories_not_finite=score["trajectories_not_finite"],
-    )
-
-
-def _write_results(
-    out: Path,
-    summary: report.Summary,
-    takes: Sequence[film.Take],
-    failures: Sequence[str],
-    goal: Goal,
-) -> None:
-    result = out / "demo.json"
-    episodes = [take.episode for take in takes]
-    result.write_text(
-        json.dumps(report.as_json(summary, episodes, failures), indent=2) + "\n", encoding="utf-8"
-    )
-    strip.write(out / "episode.png", takes[0].episode, takes[0].pictures, goal)
-    print(f"wrote {_short(out / 'episode.png')} and {_short(result)}")
-
-
-def _keep_running(out: Path, port: int, participant: Participant, goal: Goal) -> None:
-    request = out / "act_request.json"
-    _write_act_request(request, participant, goal)
-    domain = os.environ["ROS_DOMAIN_ID"]
-    profile = next((f"{name}={os.environ[name]}" for name in PROFILE_VARIABLES if name in os.environ), "")
-    print_runnable(
-        f"""
-Robot and policy keep running; Ctrl-C ends them. In another terminal:
-  curl http://127.0.0.1:{port}/health
-  curl http://127.0.0.1:{port}/metrics
-  curl -H 'Content-Type: application/json' --data @{_short(request)} http://127.0.0.1:{port}/act
-  export ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
-  export {profile}
-  ros2 topic echo /reflex/action_chunk
-  ros2 topic pub --once /instruction std_msgs/msg/String '{{data: {goal.example}}}'""",
-    )
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            participant.spin_for(1.0)
-
-
-def _write_act_request(path: Path, participant: Participant, goal: Goal) -> None:
-    """Write the robot's current observation as the body of a POST to /act."""
-    images: list[CompressedImage] = []
-    states: list[JointState] = []
-    with (
-        _subscribed(participant, CompressedImage, "camera/image_raw/compressed", images),
-        _subscribed(participant, JointState, "joint_states", states),
-    ):
-        participant.spin_until(lambda: images and states, "a camera image and joint states")
-    body = {
-        "image": base64.b64encode(bytes(images[-1].data)).decode("ascii"),
-        "state": list(states[-1].position),
-        "instruction": goal.example,
-        "episode_id": "curl",
-    }
-    path.write_text(json.dumps(body), encoding="utf-8")
+    with contextlib.ExitStack() as stack:
+        with startup_lines("robot and policy start") as show:
+            # they start meanwhile: on a busy machine these imports take seconds
+            with _interrupted_afterwards():
+                from reflex_ros.demo.episodes import Watch
+                from reflex_ros.demo.participant import Participant
+                from reflex_ros.demo.run_episodes import run_episodes
+            wait_until_ready(port, children, READY_TIMEOUT_S, show)
+            show("robot and policy find each other")
+            participant = stack.enter_context(Participant("demo", partial(check_alive, children)))
+            watch = Watch(participant, goal.joints)
+            watch.connect(arguments.seed)
+            show("first chunk followed")
+        return run_episodes(arguments, participant, watch, goal, out, port)
 
 
 @contextlib.contextmanager
-def _subscribed(participant: Participant, kind: type, topic: str, received: list[object]) -> Iterator[None]:
-    subscription = participant.node.create_subscription(kind, topic, received.append, SENSOR_QOS)
+def _interrupted_afterwards() -> Iterator[None]:
+    """Put Ctrl-C off until the end: a compiled module that is interrupted while it is imported fails with another error."""
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:
         yield
     finally:
-        participant.node.destroy_subscription(subscription)
+        signal.signal(signal.SIGINT, before)
+    if interrupts:
+        raise KeyboardInterrupt
 
 
 def _recordings(record: Path) -> list[Path]:
@@ -283,12 +163,8 @@ def _recordings(record: Path) -> list[Path]:
 def _explain(failures: Sequence[str], children: Sequence[Child]) -> None:
     sys.stdout.flush()
     for child in children:
-        print(f"\n--- end of {_short(child.log)}\n{tail(child.log)}", file=sys.stderr)
+        print(f"\n--- end of {short(child.log)}\n{tail(child.log)}", file=sys.stderr)
     print("\nThe demo failed:", *failures, sep="\n  ", file=sys.stderr)
-
-
-def _short(path: Path) -> str:
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _terminate(_number: int, _frame: object) -> None:
