@@ -50,6 +50,7 @@ SENTENCES = {
 }
 # commands that do not run here, by how they begin, each with a key of REASONS
 NOT_HERE = {
+    "amtool": "apt",
     "make test": "itself",
     "hf": "elsewhere",
     "promtool": "apt",
