@@ -19,10 +19,10 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.chromium import ROOT, Browser, Page, browser
-from benchmarks.page_states import EVERY, LOST, STATES, Shown, State, shown
+from benchmarks.page_states import AT, EVERY, LOST, STATES, Shown, State, shown
 
 QUALITY = 82  # of the sheets, WebP
-COLOURS = 96  # of the single pictures, PNG
+COLOURS = 256  # of the single pictures, PNG: fewer turn a yellow cube brown
 GAP = 8  # pixels between the pictures of a sheet
 
 
@@ -78,7 +78,7 @@ def look(page: Page, server: Shown, state: State) -> None:
     page.wait_text("#word", state.word)
     if state.answers and state is not LOST:
         page.wait("document.querySelector('#cameras img')?.complete")
-        page.wait("document.querySelectorAll('.joint').length", lambda many: many == 7)
+        page.wait("document.querySelectorAll('.joint').length", lambda many: many == len(AT))
     page.wait(
         "document.querySelectorAll('#cameras .empty').length",
         lambda many: many == (0 if state.answers else 1),
@@ -158,7 +158,7 @@ def single_name(size: Size) -> str:
 
 
 def _single(picture: Image.Image) -> Image.Image:
-    return picture.quantize(COLOURS, dither=Image.Dither.NONE)
+    return picture.quantize(COLOURS, dither=Image.Dither.NONE, kmeans=1)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every state of the operator page, made to be looked at: the embedded policy behind a real server, and a robot on paper.
+"""Every state of the operator page, made to be looked at: the embedded picking policy behind a real server, and a robot on paper.
 
 What a browser is shown is what the server sends, of real chunks of the policy; only what would differ from one time to the
 next (the clock, latencies, ages) is written here.
@@ -20,7 +20,7 @@ import orjson
 
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
-from reflex_core.files.share import embedded_policy
+from reflex_core.files.share import PICK, embedded_policy
 from reflex_core.reports import GuardReport
 from reflex_core.settings.table import Settings
 from reflex_core.values import HOLD, ROS, Frame, Observation, Request, Served
@@ -31,10 +31,10 @@ from reflex_ros.sidecar.page_snapshot import Snapshots
 from reflex_ros.sidecar.robot_access import Need, Robot, RobotSnapshot
 from reflex_ros.sidecar.server import Sidecar
 
-CAMERA = Path(__file__).with_name("page_camera.jpg")
-INSTRUCTION = "reach the red block"
+CAMERA = Path(__file__).with_name("page_camera.jpg")  # with AT by benchmarks.page_camera
+INSTRUCTION = "raise the yellow cube"
 EPISODE = "ep_cell-3_1764500000_12"
-AT = [0.1, 0.25, -0.05, -2.2, 0.05, 2.45, 0.85]
+AT = [-0.153, 0.267, -0.019, -2.492, 0.014, 2.77, 0.588, 0.039]
 NOW_S = 1_764_500_420.0  # 30 November 2025, 11:00:20 UTC
 SINCE_S = 0.55  # of the chunk
 LATENCIES_S = 170
@@ -123,7 +123,7 @@ class Shown:
     """A server whose page is in the state that was chosen last. `done` has what was commanded."""
 
     def __init__(self) -> None:
-        settings = Settings(export_dir=str(embedded_policy()), port=0, robot_id="cell-3")
+        settings = Settings(export_dir=str(embedded_policy(PICK)), port=0, robot_id="cell-3")
         self.engine = Engine(settings)
         self.engine.load()
         self.engine.warm_up()
@@ -176,7 +176,7 @@ class Shown:
         hub._state, hub._pictures = (lambda: orjson.dumps(document)), (lambda: pictures)
 
     def _trip(self) -> None:
-        beyond = [1.5, *AT[1:]]
+        beyond = [AT[0], 2.05, *AT[2:]]  # the second joint is out of its range, as far as is believed
         for _ in range(40):
             frame = Frame(CAMERA.read_bytes(), "jpeg")
             request = self.engine.request(
