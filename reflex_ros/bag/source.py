@@ -50,7 +50,10 @@ def _is_at(image: RawMessage, place: Mapping[str, Any]) -> bool:
 def unreadable(path: Path, error: Exception) -> TraceError:
     """Return the error in one sentence. rosbags' parsers raise arbitrary exceptions on damaged files."""
     message = error if isinstance(error, ReaderError | OSError) else f"{type(error).__name__}: {error}"
-    return TraceError(f"{path}: cannot be read as a bag: {' '.join(str(message).split())[:MESSAGE_LENGTH]}")
+    what = " ".join(str(message).split())[:MESSAGE_LENGTH].rstrip(".")
+    return TraceError(
+        f"{path}: cannot be read as a bag: {what}; `reflex bag reindex DIR` mends one that was cut off"
+    )
 
 
 class BagSource:

@@ -72,7 +72,7 @@ def parser() -> Parser:
         ("reflex trace export traces/*.jsonl.gz --format lerobot --output ./dataset",),
     )  # fmt: skip
     add = exporting.add_argument
-    add("traces", metavar="TRACE", type=Path, nargs="+", help="trace files, or directories of bags")
+    add("traces", metavar="TRACE", type=Path, nargs="+", help="trace files and bags, each named")
     add("--format", choices=tuple(WRITERS), required=True, help="lerobot needs reflex_ros[lerobot]")
     add("--output", type=Path, metavar="DIR", required=True, help="directory of the dataset; must be new")
     add_rate_options(add)

@@ -194,7 +194,7 @@ TRAPS: dict[str, tuple[Trap, str]] = {
         lambda path: path.write_text('{"position_min": [0], "position_min": [1], "joint_names": ["a"]}'),
         "is there twice",
     ),
-    "no bag": (lambda path: path.write_bytes(b"\x89MCAP0\r\n" + bytes(64)), "cannot be read as a bag"),
+    "no bag": (lambda path: path.write_bytes(b"\x89MCAP0\r\n" + bytes(64)), "reflex bag reindex"),
     "no database": (lambda path: path.write_bytes(b"SQLite format 3\x00" + bytes(64)), "cannot be read as a bag"),
 }  # fmt: skip
 
