@@ -37,7 +37,9 @@ def port() -> Iterator[int]:
     """What the page says to type, on free ports."""
     [line] = re.findall(r"`reflex serve (demo --groot-port.*?)`", PAGE)
     options = parse(parser(), line.split())
-    values = {name: value for name, value in options.items() if name not in ("no_ros", "config")}
+    values = {
+        name: value for name, value in options.items() if name not in ("no_ros", "config", "print_config")
+    }
     assert values["groot_port"] == 5555
     engine = Engine(settings_from(values | {"port": 0, "groot_port": 0, "device": "cpu"}))
     engine.load()

@@ -90,7 +90,9 @@ def served() -> Iterator[tuple[Engine, int]]:
     """What the page says to type, on free ports."""
     [line] = re.findall(r"`reflex serve (demo --lerobot-port.*?)`", PAGE)
     options = parse(parser(), line.split())
-    values = {name: value for name, value in options.items() if name not in ("no_ros", "config")}
+    values = {
+        name: value for name, value in options.items() if name not in ("no_ros", "config", "print_config")
+    }
     assert values["lerobot_port"] == 8080
     engine = Engine(settings_from(values | {"port": 0, "lerobot_port": 0, "device": "cpu"}))
     engine.load()
