@@ -284,5 +284,6 @@ def test_nothing_of_a_server_that_has_ended_is_kept(make_engine: Callable[..., E
     ended = weakref.ref(sidecar.app)
     sidecar.stop()
     del sidecar
-    gc.collect()
+    for _ in range(3):  # what a finalizer still held in one pass goes in the next; a leak stays in all
+        gc.collect()
     assert ended() is None
