@@ -10,10 +10,11 @@ from typing import Any
 from reflex_core.text.untrusted import escaped
 from reflex_ros.rqt.controls import PercentSlider
 from reflex_ros.rqt.labels import label, plain, set_text, text_list
-from reflex_ros.rqt.operator_state import FAILED, HOLDING, TRIPPED, operator_state
+from reflex_ros.rqt.operator_state import operator_state
 from reflex_ros.rqt.panel_theme import widget_theme
 from reflex_ros.rqt.panel_view import GuardEvent, View
 from reflex_ros.rqt.qt import QtCore, QtGui, QtWidgets
+from reflex_ros.sidecar.operator_words import FAILED, HOLDING, TRIPPED
 
 ONE_POLICY = "One policy is served: start the node with policy_a and policy_b to share episodes between two."
 TWO_POLICIES = "Percent of the new episodes that slot a gets."

@@ -7,10 +7,11 @@ from typing import Any
 
 from reflex_ros.rqt.controls import Twice
 from reflex_ros.rqt.labels import button, label, plain, set_text
-from reflex_ros.rqt.operator_state import LOST, OperatorState, operator_state
+from reflex_ros.rqt.operator_state import OperatorState, operator_state
 from reflex_ros.rqt.panel_theme import BANNER, SIGNS
 from reflex_ros.rqt.panel_view import View
 from reflex_ros.rqt.qt import QtCore, QtWidgets
+from reflex_ros.sidecar.operator_words import LOST
 
 WORD_POINTS, SENTENCE_POINTS = 24, 11
 LEAST_BUTTON = (124, 40)  # pixels

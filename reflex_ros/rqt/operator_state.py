@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One word for what the node does, its colour, the reason, and what to do next: the banner. Pure: a view in, words out.
 
-The words and colours are those of the operator page.
+Words, colours and common sentences are those of the operator page.
 """
 
 from __future__ import annotations
@@ -10,31 +10,20 @@ from dataclasses import dataclass
 
 from reflex_core.values import TELEOP
 from reflex_ros.rqt.panel_view import NO_ANSWER, NO_STATUS, View
+from reflex_ros.sidecar import operator_words as words
 from reflex_ros.sidecar.next_steps import next_step
 
-READY, WAITING, HOLDING, STOPPED, TRIPPED, FAILED, NO_CONNECTION = (
-    "READY", "WAITING", "HOLDING", "STOPPED", "TRIPPED", "FAILED", "NO CONNECTION",
-)  # fmt: skip
-# the colours of IEC 60073: normal, neutral, abnormal, an action of the operator is needed, danger; and none, for what is old
-GOOD, WAIT, HOLD, STOP, BAD, LOST = "good", "wait", "hold", "stop", "bad", "lost"
-LEVELS = {  # each word has one colour, so that they cannot disagree
-    READY: GOOD, WAITING: WAIT, HOLDING: HOLD, STOPPED: STOP, TRIPPED: BAD, FAILED: BAD, NO_CONNECTION: LOST,
-}  # fmt: skip
-NEVER_RECEIVED = ("camera_missing", "state_missing", "joint_names", "no_instruction")  # nothing is wrong yet
 GOAL_SLUGS = ("awaiting_goal", "goal_ended")
 
 _LOADING = {
-    "initializing": ("No policy is loaded yet.", "Configure the node, or wait until it has been."),
-    "loading": ("The policy is being loaded.", "Nothing to do: it takes some seconds."),
-    "warming": ("The network runs for the first time.", "Nothing to do: it takes some seconds."),
-    "inactive": ("A policy is loaded and does not serve.", "Activate the node."),
+    **words.LOADING,
     NO_STATUS: ("Chunks are received, and no status yet.", "Nothing to do: it is published every second."),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorState:
-    """word: one of LEVELS. sentence: why. todo: what to do next; empty where nothing. notes: what is unusual all the same."""
+    """word: one of operator_words.LEVELS. sentence: why. todo: what to do next; empty where nothing. notes: what is unusual all the same."""
 
     word: str
     sentence: str
@@ -44,7 +33,7 @@ class OperatorState:
     @property
     def level(self) -> str:
         """The colour of the word."""
-        return LEVELS[self.word]
+        return words.LEVELS[self.word]
 
 
 def operator_state(view: View) -> OperatorState:
@@ -79,9 +68,11 @@ def in_dry_run(view: View) -> bool:
 def _silent(view: View) -> OperatorState:
     check = "check that it runs, ROS_DOMAIN_ID and the network"
     if not view.ever:
-        return OperatorState(NO_CONNECTION, f"Nothing was received from {view.node}.", f"{_capital(check)}.")
+        return OperatorState(
+            words.NO_CONNECTION, f"Nothing was received from {view.node}.", f"{_capital(check)}."
+        )
     todo = f"What is below is old: {check}; STOP is still sent."
-    return OperatorState(NO_CONNECTION, f"{view.node} has been silent for more than 3 s.", todo)
+    return OperatorState(words.NO_CONNECTION, f"{view.node} has been silent for more than 3 s.", todo)
 
 
 def _not_serving(view: View) -> OperatorState | None:
@@ -89,16 +80,14 @@ def _not_serving(view: View) -> OperatorState | None:
     policy = view.concern("policy")
     if view.state == "failed":
         why = sentence or (policy.message if policy else "") or "The log of the node has the reason."
-        return OperatorState(
-            FAILED, _capital(why), "Correct it, then configure the node again or restart it."
-        )
+        return OperatorState(words.FAILED, _capital(why), words.NOT_LOADED)
     if slug == "undrivable":
-        return OperatorState(READY, f"Requests are answered, no robot is commanded: {sentence}")
+        return OperatorState(words.READY, words.no_robot(sentence))
     if view.state not in _LOADING:
         return None
     if policy is not None and policy.level == 2:  # the node refused a change of its state
-        return OperatorState(FAILED, _capital(policy.message), "Correct it, then activate the node again.")
-    return OperatorState(WAITING, *_LOADING[view.state])
+        return OperatorState(words.FAILED, _capital(policy.message), words.NOT_ACTIVATED)
+    return OperatorState(words.WAITING, *_LOADING[view.state])
 
 
 def _tripped(view: View) -> OperatorState | None:
@@ -111,25 +100,23 @@ def _tripped(view: View) -> OperatorState | None:
     slug, _, sentence = reason.partition(": ")
     reason = sentence if sentence and " " not in slug else reason  # what the slug means is in the sentence
     why = f"The guard holds the robot: {reason}." if reason else "The guard holds the robot."
-    return OperatorState(TRIPPED, why, "Look at the robot, find the cause below, then reset the guard.")
+    return OperatorState(words.TRIPPED, why, next_step("guard_tripped"))
 
 
 def _stopped(view: View) -> OperatorState | None:
     if not view.figures.stopped:
         return None
     if problem_of(view)[0] in GOAL_SLUGS:
-        return OperatorState(
-            WAITING, "The robot holds until a goal comes.", "Send a goal to ~/run_policy, or press Resume."
-        )
-    return OperatorState(STOPPED, "The robot holds until Resume is pressed.", "Press Resume when it is safe.")
+        return OperatorState(words.WAITING, words.AWAITS_GOAL, next_step("awaiting_goal"))
+    return OperatorState(words.STOPPED, *words.UNTIL_RESUME)
 
 
 def _breaker(view: View) -> OperatorState | None:
     if view.state != "degraded":
         return None
-    why = f"The circuit breaker is open: the model failed {view.figures.failures} times in a row."
+    why = words.breaker_open(view.figures.failures)
     return OperatorState(
-        HOLDING, why, "Wait for the next probe, or read the log, correct it and reset the breaker."
+        words.HOLDING, why, "Wait for the next probe, or read the log, correct it and reset the breaker."
     )
 
 
@@ -141,12 +128,12 @@ def _held(view: View) -> OperatorState | None:
         return None
     slug = slug or figures.hold_reason
     why = _with_slug(sentence, slug)
-    begins = figures.chunks == 0 and slug in NEVER_RECEIVED
+    begins = figures.chunks == 0 and slug in words.NEVER_RECEIVED
     if figures.hold_reason and not begins and not in_dry_run(view):
-        return OperatorState(HOLDING, why, next_step(slug))
+        return OperatorState(words.HOLDING, why, next_step(slug))
     if slug == "deadline":
-        return OperatorState(READY, why, next_step(slug))
-    return OperatorState(WAITING, why, next_step(slug))
+        return OperatorState(words.READY, why, next_step(slug))
+    return OperatorState(words.WAITING, why, next_step(slug))
 
 
 def _with_slug(sentence: str, slug: str) -> str:
@@ -162,14 +149,14 @@ def _capital(sentence: str) -> str:
 
 def _serving(view: View) -> OperatorState:
     if view.figures.control == TELEOP:
-        return OperatorState(READY, "A person commands the robot; the policy goes on watching.")
+        return OperatorState(words.READY, words.PERSON_COMMANDS)
     if in_dry_run(view):
         moving = "first motion" in view.figures.problem
-        what = "The first motion moves the robot; Stop ends it." if moving else "No robot is commanded."
-        return OperatorState(READY, what, "" if moving else "What would be commanded is on ~/dry_run.")
+        what = words.FIRST_MOTION if moving else "No robot is commanded."
+        return OperatorState(words.READY, what, "" if moving else "What would be commanded is on ~/dry_run.")
     if view.figures.chunks == 0 and view.chunk is None:
-        return OperatorState(WAITING, "The first chunk is being computed.")
-    return OperatorState(READY, "The policy commands the robot.")
+        return OperatorState(words.WAITING, words.FIRST_CHUNK, words.NOTHING_TO_DO)
+    return OperatorState(words.READY, f"{words.POLICY_COMMANDS}.")
 
 
 def _notes(view: View) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reflex_ros.rqt.operator_state import BAD, GOOD, HOLD, LOST, STOP, WAIT
+from reflex_ros.sidecar.operator_words import BAD, GOOD, HOLD, LOST, STOP, WAIT
 
 # background and text of the banner, the same on both palettes: a colour is learned once
 BANNER: Mapping[str, tuple[str, str]] = {

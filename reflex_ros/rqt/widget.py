@@ -15,11 +15,12 @@ from reflex_ros.rqt.episode_controls import EpisodeControls
 from reflex_ros.rqt.labels import label, plain, set_text
 from reflex_ros.rqt.latency_plot import LatencyPlot
 from reflex_ros.rqt.operator_banner import Banner
-from reflex_ros.rqt.operator_state import FAILED, WAITING, operator_state
+from reflex_ros.rqt.operator_state import operator_state
 from reflex_ros.rqt.panel_checklist import Item, checklist
 from reflex_ros.rqt.panel_theme import widget_theme
 from reflex_ros.rqt.panel_view import View
 from reflex_ros.rqt.qt import QtCore, QtWidgets
+from reflex_ros.sidecar.operator_words import FAILED, WAITING
 
 REFRESH_MS = 100
 NODE = "The policy node that this panel shows. Every node that publishes a status is in the list; another name can be typed."

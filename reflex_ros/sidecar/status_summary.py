@@ -10,31 +10,16 @@ from reflex_core.engine.serving_state import ServingState
 from reflex_core.robot.limits.guard_status import GuardStatus
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import ROS, TELEOP
+from reflex_ros.sidecar import operator_words as words
 from reflex_ros.sidecar.next_steps import next_step
 from reflex_ros.sidecar.robot_access import RobotSnapshot
 
 CALLERS_NAMED = 3
-NEVER_SEEN = ("camera_missing", "state_missing", "joint_names", "no_instruction")  # of a stream
-# the colours of IEC 60073: normal, neutral, abnormal, an action of the operator is needed, danger
-GOOD, WAIT, HOLD, STOP, BAD = "good", "wait", "hold", "stop", "bad"
-IS_READY, WAITING, HOLDING, STOPPED, TRIPPED, IS_FAILED = (
-    "READY", "WAITING", "HOLDING", "STOPPED", "TRIPPED", "FAILED",
-)  # fmt: skip
-LEVELS = {  # each word has one colour, so that they cannot disagree
-    IS_READY: GOOD, WAITING: WAIT, HOLDING: HOLD, STOPPED: STOP, TRIPPED: BAD, IS_FAILED: BAD,
-}  # fmt: skip
-
-_LOADING = {
-    "initializing": ("No policy is loaded yet.", "Configure the node, or wait until it has been."),
-    "loading": ("The policy is being loaded.", "Nothing to do: it takes some seconds."),
-    "inactive": ("A policy is loaded and does not serve.", "Activate the node."),
-    "warming": ("The network runs for the first time.", "Nothing to do: it takes some seconds."),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class StatusSummary:
-    """word: one of LEVELS. sentence: why. todo: what to do next, empty where nothing. notes: what is unusual all the same."""
+    """word: one of operator_words.LEVELS. sentence: why. todo: what to do next, empty where nothing. notes: what is unusual all the same."""
 
     word: str
     sentence: str
@@ -44,7 +29,7 @@ class StatusSummary:
     @property
     def level(self) -> str:
         """The colour of the word."""
-        return LEVELS[self.word]
+        return words.LEVELS[self.word]
 
     def document(self) -> dict[str, object]:
         """Return what the page gets."""
@@ -62,11 +47,11 @@ def status_summary(engine: Engine, snapshot: RobotSnapshot | None) -> StatusSumm
     state, loaded = engine.state, engine.loaded
     if state == FAILED:
         reason = engine.reason or "The log says why."
-        return StatusSummary(IS_FAILED, reason, "Correct it, then configure the node again or restart it.")
+        return StatusSummary(words.FAILED, reason, words.NOT_LOADED)
     if state not in (READY, DEGRADED) or loaded is None:
         if snapshot is not None and snapshot.refusal:
-            return StatusSummary(IS_FAILED, snapshot.refusal, "Correct it, then activate the node again.")
-        return StatusSummary(WAITING, *_LOADING.get(state, ("", "")))
+            return StatusSummary(words.FAILED, snapshot.refusal, words.NOT_ACTIVATED)
+        return StatusSummary(words.WAITING, *words.LOADING.get(state, ("", "")))
     found = (
         _tripped(loaded, snapshot)
         or _stopped(snapshot)
@@ -84,9 +69,9 @@ def _tripped(loaded: ServingState, snapshot: RobotSnapshot | None) -> StatusSumm
         return None
     who = "The robot holds" if snapshot is not None else f"Held: {_named(status)}"
     return StatusSummary(
-        TRIPPED,
+        words.TRIPPED,
         _sentence(f"{who}: {_reason(status.trip_reason)}"),
-        "Look at the robot, find the cause below, then reset the guard.",
+        next_step("guard_tripped"),
     )
 
 
@@ -106,10 +91,8 @@ def _stopped(snapshot: RobotSnapshot | None) -> StatusSummary | None:
     if snapshot is None or not snapshot.stopped:
         return None
     if snapshot.awaits_goal:
-        return StatusSummary(
-            WAITING, "The robot holds until a goal comes.", "Send a goal to ~/run_policy, or press Resume."
-        )
-    return StatusSummary(STOPPED, "The robot holds until Resume is pressed.", "Press Resume when it is safe.")
+        return StatusSummary(words.WAITING, words.AWAITS_GOAL, next_step("awaiting_goal"))
+    return StatusSummary(words.STOPPED, *words.UNTIL_RESUME)
 
 
 def _degraded(state: str, loaded: ServingState) -> StatusSummary | None:
@@ -119,8 +102,8 @@ def _degraded(state: str, loaded: ServingState) -> StatusSummary | None:
         (slot.breaker.consecutive_failures for slot in loaded.slots.values() if slot.breaker), default=0
     )
     return StatusSummary(
-        HOLDING,
-        f"The circuit breaker is open: the model failed {failures} times in a row.",
+        words.HOLDING,
+        words.breaker_open(failures),
         "Wait for the next probe, or read the log and restart or serve the previous export.",
     )
 
@@ -131,12 +114,12 @@ def _holding(engine: Engine, snapshot: RobotSnapshot | None) -> StatusSummary | 
         return None
     slug = snapshot.problem or snapshot.hold_reason
     why = _sentence(snapshot.problem_text or slug.replace("_", " "))
-    begins = snapshot.chunks == 0 and slug in NEVER_SEEN
+    begins = snapshot.chunks == 0 and slug in words.NEVER_RECEIVED
     if snapshot.hold_reason and not engine.settings.dry_run and not begins:
-        return StatusSummary(HOLDING, why, next_step(slug))
+        return StatusSummary(words.HOLDING, why, next_step(slug))
     if snapshot.problem == "deadline":
-        return StatusSummary(IS_READY, why, next_step(slug))
-    return StatusSummary(WAITING, why, next_step(slug))
+        return StatusSummary(words.READY, why, next_step(slug))
+    return StatusSummary(words.WAITING, why, next_step(slug))
 
 
 def _sentence(text: str) -> str:
@@ -146,22 +129,24 @@ def _sentence(text: str) -> str:
 
 def _serving(engine: Engine, loaded: ServingState, snapshot: RobotSnapshot | None) -> StatusSummary:
     if engine.undrivable:
-        return StatusSummary(IS_READY, f"Requests are answered, no robot is commanded: {engine.undrivable}")
+        return StatusSummary(words.READY, words.no_robot(engine.undrivable))
     if snapshot is not None and snapshot.control == TELEOP and snapshot.node_state == "active":
-        return StatusSummary(IS_READY, "A person commands the robot; the policy goes on watching.")
+        return StatusSummary(words.READY, words.PERSON_COMMANDS)
     elsewhere = [slot.policy for slot in loaded.slots.values() if slot.policy.export.address]
     where = " and ".join(policy.export.address for policy in elsewhere)
     infers = f"; {where} infers" if where else ""
     if snapshot is None:
-        return StatusSummary(IS_READY, f"Requests are answered{infers}.")
+        return StatusSummary(words.READY, f"Requests are answered{infers}.")
     if engine.settings.dry_run:
-        return StatusSummary(IS_READY, _dry_run(snapshot))
-    return StatusSummary(IS_READY, f"The policy commands the robot{infers}.")
+        return StatusSummary(words.READY, _dry_run(snapshot))
+    if snapshot.chunks == 0 and snapshot.node_state == "active":
+        return StatusSummary(words.WAITING, words.FIRST_CHUNK, words.NOTHING_TO_DO)
+    return StatusSummary(words.READY, f"{words.POLICY_COMMANDS}{infers}.")
 
 
 def _dry_run(snapshot: RobotSnapshot) -> str:
     if snapshot.first_motion:
-        return "The first motion moves the robot; Stop ends it."
+        return words.FIRST_MOTION
     return "No robot is commanded; what would be is on ~/dry_run."
 
 

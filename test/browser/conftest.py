@@ -24,7 +24,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def paper() -> PaperRobot:
-    return PaperRobot(RobotSnapshot("active", instruction="reach the red cube", episode_id="ep_1"))
+    return PaperRobot(RobotSnapshot("active", chunks=1, instruction="reach the red cube", episode_id="ep_1"))
 
 
 @pytest.fixture

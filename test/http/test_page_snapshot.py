@@ -27,13 +27,14 @@ from reflex_ros.sidecar.csrf import FOREIGN_ORIGIN, from_elsewhere, is_own_name,
 from reflex_ros.sidecar.history import EVENTS, LATENCIES, SECONDS, RequestHistory
 from reflex_ros.sidecar.latency_document import BARS, nice_top
 from reflex_ros.sidecar.next_steps import STEPS
+from reflex_ros.sidecar.operator_words import BAD, GOOD, LEVELS, LOST, STOP, WAIT
+from reflex_ros.sidecar.operator_words import HOLD as HELD
 from reflex_ros.sidecar.page_snapshot import Snapshots
 from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot
-from reflex_ros.sidecar.status_summary import BAD, GOOD, LEVELS, STOP, WAIT, status_summary
-from reflex_ros.sidecar.status_summary import HOLD as HELD
+from reflex_ros.sidecar.status_summary import status_summary
 from reflex_ros.sidecar.thumbnails import LONGEST_SIDE, thumbnails
 
-ACTIVE = RobotSnapshot("active")
+ACTIVE = RobotSnapshot("active", chunks=1)
 
 
 @pytest.fixture
@@ -312,7 +313,11 @@ def test_a_refusal_of_the_node_is_in_the_log_alone_where_there_is_no_key(make_en
         (replace(ACTIVE, hold_reason="brand_new"), "HOLDING", "Brand new.", "the log"),
         (
             replace(
-                ACTIVE, problem="camera_missing", problem_text="no image yet", hold_reason="camera_missing"
+                ACTIVE,
+                chunks=0,
+                problem="camera_missing",
+                problem_text="no image yet",
+                hold_reason="camera_missing",
             ),
             "WAITING",
             "No image yet.",
@@ -339,6 +344,7 @@ def test_the_letters_say_what_holds_the_robot(
 def test_every_word_has_one_colour_and_those_of_trouble_are_none_of_ready() -> None:
     assert LEVELS == {
         "READY": GOOD, "WAITING": WAIT, "HOLDING": HELD, "STOPPED": STOP, "TRIPPED": BAD, "FAILED": BAD,
+        "NO CONNECTION": LOST,
     }  # fmt: skip
 
 

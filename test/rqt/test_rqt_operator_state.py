@@ -9,8 +9,9 @@ import pytest
 from panel_messages import chunk, diagnosed, status
 
 from reflex_ros.rqt.board import SILENT_AFTER_S, Board
-from reflex_ros.rqt.operator_state import LEVELS, OperatorState, operator_state
+from reflex_ros.rqt.operator_state import OperatorState, operator_state
 from reflex_ros.rqt.panel_theme import BANNER, DARK, LIGHT, SIGNS, contrast
+from reflex_ros.sidecar.operator_words import LEVELS
 
 
 def state_of(

@@ -17,9 +17,9 @@ from repository import ROOT
 
 from benchmarks.rqt_pictures import NoRobot, application, palette_of, pixels_of
 from benchmarks.rqt_states import NOW_S, STATES, board_in
-from reflex_ros.rqt.operator_state import LEVELS
 from reflex_ros.rqt.panel_theme import BANNER, DARK, LIGHT
 from reflex_ros.rqt.widget import Panel
+from reflex_ros.sidecar.operator_words import LEVELS
 
 PICTURES = ROOT / "docs" / "pictures"
 SIZES = [(1280, 800), (1000, 640)]

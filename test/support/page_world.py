@@ -38,7 +38,7 @@ class PaperRobot:
     may_begin: an episode begins once this is set, as on a busy node; begins: one waits for that or has begun.
     """
 
-    snapshot: RobotSnapshot = field(default_factory=lambda: RobotSnapshot("active"))
+    snapshot: RobotSnapshot = field(default_factory=lambda: RobotSnapshot("active", chunks=1))
     done: list[str] = field(default_factory=list)
     refusal: str = ""
     slug: str = "error"

@@ -51,6 +51,7 @@ const STATES = {
   TRIPPED: "The guard had to change too many chunks in a row; the robot holds until the guard is reset.",
   FAILED: "The policy could not be loaded or the node could not be activated.",
   "NO CONNECTION": "Nothing was received for 3 s; what is shown is old.",
+  "KEY NEEDED": "This robot is shown only to those who have its API key.",
 };
 
 /** A button with the name of a term, which opens its explanation; label: another text for it. */
