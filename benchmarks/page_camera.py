@@ -31,15 +31,16 @@ def main() -> None:
     engine.load()
     engine.warm_up()
     try:
-        with contextlib.closing(PickTask()) as task:
+        task = PickTask()
+        with contextlib.closing(task.arm):
             instruction = task.reset(SEED)
-            frame = Frame(simplejpeg.encode_jpeg(task.image(), quality=90, colorspace="RGB"), "jpeg")
+            frame = Frame(simplejpeg.encode_jpeg(task.arm.image(), quality=90, colorspace="RGB"), "jpeg")
             observation = Observation({"camera": frame}, task.state[0].astype(np.float32), instruction)
             rows = engine.act(engine.request(observation, seed=SEED)).chunk.actions[:ROWS]
             for row in rows:
                 task.gripper.set(row[7:])
                 task.step(row[:7], ROW_S)
-            picture = task.image("policy", SIZE, SIZE)
+            picture = task.arm.image("policy", SIZE, SIZE)
             CAMERA.write_bytes(simplejpeg.encode_jpeg(picture, quality=90, colorspace="RGB"))
             print(f"wrote {CAMERA.name}: {instruction}, {np.round(task.state[0], 3).tolist()}")
     finally:

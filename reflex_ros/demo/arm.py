@@ -11,10 +11,9 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from reflex_ros.demo.motors import command_of, drive, motors_of, place
 from reflex_ros.demo.rendering import CameraRenderer
 from reflex_ros.demo.scene import BLOCK_COUNT, COLOURS, JOINT_NAMES, Scene, distances_m, is_reached
-
-VELOCITY_LIMIT_RAD_S = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])
 
 
 def build_model() -> Any:
@@ -55,14 +54,7 @@ class Arm:
         self._image_size = image_size
         self._model = build_model()
         self._data = mujoco.MjData(self._model)
-        joints = [self._model.joint(name) for name in JOINT_NAMES]
-        self._position_index = np.array([joint.qposadr[0] for joint in joints])
-        self._velocity_index = np.array([joint.dofadr[0] for joint in joints])
-        self._actuator_index = np.array([self._model.actuator(name).id for name in JOINT_NAMES])
-        self._low, self._high = self._model.jnt_range[[joint.id for joint in joints]].T
-        gain = self._model.actuator_gainprm[self._actuator_index, 0]
-        damping = -self._model.actuator_biasprm[self._actuator_index, 2]
-        self._feed_forward_s = damping / gain
+        self._motors = motors_of(self._model)
         self._site = self._model.site("end_effector").id
         self._block_geoms = [self._model.geom(f"block{index}").id for index in range(BLOCK_COUNT)]
         self._renderer: CameraRenderer | None = None
@@ -84,32 +76,18 @@ class Arm:
 
     def set_joints(self, joints_rad: ArrayLike) -> None:
         """Teleport the arm to 7 joint angles in rad, clipped to the joint limits, at rest."""
-        self._command = self._clip(joints_rad)
-        self._data.qpos[self._position_index] = self._command
-        self._data.qvel[:] = 0.0
-        self._data.ctrl[self._actuator_index] = self._command
-        mujoco.mj_forward(self._model, self._data)
+        self._command = command_of(self._motors, joints_rad)
+        place(self._model, self._data, self._motors, self._command)
 
     def step(self, command_rad: ArrayLike, duration_s: float) -> None:
         """Advance the physics by `duration_s` while the command moves linearly to `command_rad` (7, rad)."""
-        target = self._clip(command_rad)
-        steps = self._steps_until(duration_s)
-        if steps == 0:
-            self._command = target
-            return
-        stride = (target - self._command) / steps
-        velocity = np.clip(stride / self._model.opt.timestep, -VELOCITY_LIMIT_RAD_S, VELOCITY_LIMIT_RAD_S)
-        for _ in range(steps):
-            self._command = self._command + stride
-            self._data.ctrl[self._actuator_index] = self._command + velocity * self._feed_forward_s
-            mujoco.mj_step(self._model, self._data)
-        # mj_step leaves site and camera positions one physics step behind the joints.
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
+        target = command_of(self._motors, command_rad)
+        self._until_s += duration_s
+        self._command = drive(self._model, self._data, self._motors, self._command, target, self._until_s)
 
     @property
     def joint_positions_rad(self) -> NDArray[np.float64]:
-        return np.asarray(self._data.qpos[self._position_index])
+        return np.asarray(self._data.qpos[self._motors.position])
 
     @property
     def commanded_rad(self) -> NDArray[np.float64]:
@@ -118,7 +96,7 @@ class Arm:
 
     @property
     def joint_velocities_rad_s(self) -> NDArray[np.float64]:
-        return np.asarray(self._data.qvel[self._velocity_index])
+        return np.asarray(self._data.qvel[self._motors.velocity])
 
     @property
     def end_effector_m(self) -> NDArray[np.float64]:
@@ -153,16 +131,3 @@ class Arm:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
-
-    def _clip(self, joints_rad: ArrayLike) -> NDArray[np.float64]:
-        joints = np.asarray(joints_rad, dtype=np.float64)
-        if joints.shape != (len(JOINT_NAMES),) or not np.isfinite(joints).all():
-            raise ValueError(f"Expected {len(JOINT_NAMES)} finite joint angles in rad, got {joints_rad!r}.")
-        return np.clip(joints, self._low, self._high)
-
-    def _steps_until(self, duration_s: float) -> int:
-        # Rounding against the running total keeps simulated time exact when duration_s is no multiple of a
-        # step.
-        self._until_s += duration_s
-        remaining_s = float(self._until_s - self._data.time)
-        return max(0, round(remaining_s / float(self._model.opt.timestep)))

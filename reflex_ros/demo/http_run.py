@@ -93,7 +93,7 @@ def run_http_episode(
     """Drive one episode in real time: until success (at rest, where the goal needs that) or for its limit."""
     instruction = task.reset(seed)
     episode_id = f"scene-{seed}-{time.time_ns()}"
-    arm_columns = len(task.arm_rad)
+    arm_columns = len(task.arm.joint_positions_rad)
     chunk, born = np.empty((0, len(goal.joints))), 0
     pending: tuple[int, Future[NDArray[np.float64]]] | None = None
     begun_s, row, lasted, score = time.monotonic(), 0, 0, task.score()
@@ -107,12 +107,14 @@ def run_http_episode(
             if pending is not None and pending[1].done():
                 born, chunk = pending[0], pending[1].result()
                 pending = None
-            target = task.arm_rad if len(chunk) == 0 else chunk[min(row - born, len(chunk) - 1)]
+            target = (
+                task.arm.joint_positions_rad if len(chunk) == 0 else chunk[min(row - born, len(chunk) - 1)]
+            )
             if isinstance(task, PickTask) and len(chunk):
                 task.gripper.set(target[arm_columns:])
             _follow(task, np.asarray(target[:arm_columns]), begun_s + (row + 1) * ROW_S)
             score = task.score()
-            at_rest = float(np.abs(task.arm_rad_s).max()) < STILL_RAD_S
+            at_rest = float(np.abs(task.arm.joint_velocities_rad_s).max()) < STILL_RAD_S
             lasted = lasted + 1 if score["succeeded"] and (at_rest or not goal.settles) else 0
             if lasted > (STILL_ROWS if goal.settles else 0):
                 break
@@ -142,7 +144,7 @@ def _moment(row: int, score: Mapping[str, Any]) -> Moment:
 
 
 def _observation(task: PickTask | ReachTask, instruction: str, episode_id: str) -> dict[str, object]:
-    encoded = simplejpeg.encode_jpeg(task.image(), quality=JPEG_QUALITY, colorspace="RGB")
+    encoded = simplejpeg.encode_jpeg(task.arm.image(), quality=JPEG_QUALITY, colorspace="RGB")
     return {
         "image": base64.b64encode(encoded).decode("ascii"),
         "state": task.state[0].tolist(),
@@ -164,7 +166,7 @@ def _chunk(port: int, observation: Mapping[str, object], tally: Tally) -> NDArra
 
 def _follow(task: PickTask | ReachTask, target_rad: NDArray[np.float64], due_s: float) -> None:
     """Move the command to the target in UPDATES steps, then wait until the row is over by the clock."""
-    start_rad = task.commanded_rad
+    start_rad = task.arm.commanded_rad
     for update in range(1, UPDATES + 1):
         task.step(start_rad + (target_rad - start_rad) * update / UPDATES, ROW_S / UPDATES)
     if (left_s := due_s - time.monotonic()) > 0.0:
@@ -221,9 +223,10 @@ def _run(
     children.append(start("policy", serve_command(goal, port, record), out / "policy.log", os.environ))
     print(f"policy  {embedded_policy(goal.export).name}, pid {children[0].process.pid}, {children[0].log}")
     print(f"page    http://127.0.0.1:{port}", flush=True)
-    with contextlib.closing(PickTask() if goal is PICK_UP else ReachTask()) as task:
+    task = PickTask() if goal is PICK_UP else ReachTask()
+    with contextlib.closing(task.arm):
         with startup_lines("simulator and policy start") as show:
-            task.image()  # opens the renderer: seconds that belong to no episode
+            task.arm.image()  # opens the renderer: seconds that belong to no episode
             wait_until_ready(port, children, READY_TIMEOUT_S, show)
         print("", *report.headings(goal), sep="\n", flush=True)
         takes, clamped = [], 0
@@ -237,7 +240,7 @@ def _run(
                 if number and arguments.film is None:
                     return
                 path = frames / f"{number:02}-{len(pictures):03}.png"
-                cv2.imwrite(str(path), cv2.cvtColor(task.image("view", *PICTURE_SIZE), cv2.COLOR_RGB2BGR))
+                cv2.imwrite(str(path), cv2.cvtColor(task.arm.image("view", *PICTURE_SIZE), cv2.COLOR_RGB2BGR))
                 pictures.append(strip.Picture(moment, path))
 
             tally = Tally()

@@ -10,7 +10,8 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reflex_ros.demo.arm import VELOCITY_LIMIT_RAD_S, add_meshes
+from reflex_ros.demo.arm import add_meshes
+from reflex_ros.demo.motors import command_of, drive, motors_of, place
 from reflex_ros.demo.pick_scene import CUBE_COUNT, CUBE_HALF_SIZE_M, FINGER_OPEN_M, PickScene
 from reflex_ros.demo.rendering import CameraRenderer
 from reflex_ros.demo.scene import COLOURS, JOINT_NAMES
@@ -65,21 +66,14 @@ class PickArm:
         self._image_size = image_size
         self._model = model = build_pick_model(hand_weighs=hand_weighs)
         self._data = mujoco.MjData(model)
-        joints = [model.joint(name) for name in JOINT_NAMES]
-        self._position_index = np.array([joint.qposadr[0] for joint in joints])
-        self._velocity_index = np.array([joint.dofadr[0] for joint in joints])
-        self._motor_index = np.array([model.actuator(name).id for name in JOINT_NAMES])
-        self._low, self._high = model.jnt_range[[joint.id for joint in joints]].T
-        gain = model.actuator_gainprm[self._motor_index, 0]
-        self._feed_forward_s = -model.actuator_biasprm[self._motor_index, 2] / gain
-        self._finger_motor = model.actuator("finger").id
+        self._motors = motors_of(model, [("finger", 0.0, FINGER_OPEN_M)])
         self._finger_index = np.array([model.joint(name).qposadr[0] for name in FINGERS])
         self._finger_velocity = model.joint(FINGERS[0]).dofadr[0]
         self._site = model.site(f"{HAND}end_effector").id
         self._cube_index = [model.joint(f"cube{index}").qposadr[0] for index in range(CUBE_COUNT)]
         self._cube_geoms = [model.geom(f"cube{index}").id for index in range(CUBE_COUNT)]
         self._renderer: CameraRenderer | None = None
-        self._command_rad, self._command_m = np.zeros(len(JOINT_NAMES)), FINGER_OPEN_M
+        self._command = np.append(np.zeros(len(JOINT_NAMES)), FINGER_OPEN_M)
         self._until_s = 0.0
 
     def reset(self, scene: PickScene) -> None:
@@ -99,47 +93,29 @@ class PickArm:
 
     def set_pose(self, joints_rad: ArrayLike, finger_m: float) -> None:
         """Teleport the arm to 7 joint angles in rad and both fingers to a position in m, within their ranges, at rest."""
-        self._command_rad = self._clip(joints_rad)
-        self._command_m = float(np.clip(finger_m, 0.0, FINGER_OPEN_M))
-        self._data.qpos[self._position_index] = self._command_rad
-        self._data.qpos[self._finger_index] = self._command_m
-        self._data.qvel[:] = 0.0
-        self._data.ctrl[self._motor_index] = self._command_rad
-        self._data.ctrl[self._finger_motor] = self._command_m
-        mujoco.mj_forward(self._model, self._data)
+        self._command = command_of(self._motors, joints_rad, finger_m)
+        self._data.qpos[self._finger_index] = self._command[-1]
+        place(self._model, self._data, self._motors, self._command)
 
     def step(self, command_rad: ArrayLike, finger_m: float, duration_s: float) -> None:
         """Advance the physics by `duration_s` while the commands move linearly to `command_rad` (7, rad) and `finger_m`."""
-        target, finger = self._clip(command_rad), float(np.clip(finger_m, 0.0, FINGER_OPEN_M))
-        steps = self._steps_until(duration_s)
-        if steps == 0:
-            self._command_rad, self._command_m = target, finger
-            return
-        stride, finger_stride = (target - self._command_rad) / steps, (finger - self._command_m) / steps
-        velocity = np.clip(stride / self._model.opt.timestep, -VELOCITY_LIMIT_RAD_S, VELOCITY_LIMIT_RAD_S)
-        for _ in range(steps):
-            self._command_rad = self._command_rad + stride
-            self._command_m += finger_stride
-            self._data.ctrl[self._motor_index] = self._command_rad + velocity * self._feed_forward_s
-            self._data.ctrl[self._finger_motor] = self._command_m
-            mujoco.mj_step(self._model, self._data)
-        # mj_step leaves site and camera positions one physics step behind the joints.
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
+        target = command_of(self._motors, command_rad, finger_m)
+        self._until_s += duration_s
+        self._command = drive(self._model, self._data, self._motors, self._command, target, self._until_s)
 
     @property
     def joint_positions_rad(self) -> NDArray[np.float64]:
         """Return the 7 angles of the arm in rad."""
-        return np.array(self._data.qpos[self._position_index])
+        return np.array(self._data.qpos[self._motors.position])
 
     @property
     def commanded_rad(self) -> NDArray[np.float64]:
         """Return the 7 angles in rad that the arm's motors are commanded to now."""
-        return self._command_rad.copy()
+        return self._command[: len(JOINT_NAMES)].copy()
 
     @property
     def joint_velocities_rad_s(self) -> NDArray[np.float64]:
-        return np.array(self._data.qvel[self._velocity_index])
+        return np.array(self._data.qvel[self._motors.velocity])
 
     @property
     def finger_m(self) -> float:
@@ -179,15 +155,3 @@ class PickArm:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
-
-    def _clip(self, joints_rad: ArrayLike) -> NDArray[np.float64]:
-        joints = np.asarray(joints_rad, dtype=np.float64)
-        if joints.shape != (len(JOINT_NAMES),) or not np.isfinite(joints).all():
-            raise ValueError(f"Expected {len(JOINT_NAMES)} finite joint angles in rad, got {joints_rad!r}.")
-        return np.clip(joints, self._low, self._high)
-
-    def _steps_until(self, duration_s: float) -> int:
-        # Rounding against the running total keeps simulated time exact when duration_s is no multiple of a step.
-        self._until_s += duration_s
-        remaining_s = float(self._until_s - self._data.time)
-        return max(0, round(remaining_s / float(self._model.opt.timestep)))

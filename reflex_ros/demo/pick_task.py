@@ -27,35 +27,23 @@ class PickTask:
     state_names = PICK_JOINT_NAMES
 
     def __init__(self) -> None:
-        self._arm = PickArm()
+        self.arm = PickArm()
         self.reset(0)
-
-    @property
-    def arm_rad(self) -> NDArray[np.float64]:
-        return self._arm.joint_positions_rad
-
-    @property
-    def arm_rad_s(self) -> NDArray[np.float64]:
-        return self._arm.joint_velocities_rad_s
-
-    @property
-    def commanded_rad(self) -> NDArray[np.float64]:
-        """Return the arm's 7 commanded angles in rad."""
-        return self._arm.commanded_rad
 
     @property
     def state(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return positions and velocities of the 7 arm joints (rad) and of the finger (m)."""
-        arm = self._arm
-        return np.append(self.arm_rad, arm.finger_m), np.append(self.arm_rad_s, arm.finger_velocity_m_s)
+        arm = self.arm
+        positions = np.append(arm.joint_positions_rad, arm.finger_m)
+        return positions, np.append(arm.joint_velocities_rad_s, arm.finger_velocity_m_s)
 
     def reset(self, seed: int) -> str:
         """Set up the scene of this seed, fingers open. Return its instruction."""
         self._scene = make_pick_scene(seed)
-        self._arm.reset(self._scene)
+        self.arm.reset(self._scene)
         self.gripper = ForwardCommandController((FINGER_NAME,))
         self._finger_m = FINGER_OPEN_M
-        self._start_m = self._arm.cubes_m
+        self._start_m = self.arm.cubes_m
         self._judgement = Judgement()
         return self._scene.instruction
 
@@ -64,15 +52,9 @@ class PickTask:
         commanded = self.gripper.sample()
         if commanded is not None:
             self._finger_m = float(commanded[0])
-        self._arm.step(command_rad, self._finger_m, duration_s)
-        lifted_m = self._arm.cubes_m[:, 2] - self._start_m[:, 2]
+        self.arm.step(command_rad, self._finger_m, duration_s)
+        lifted_m = self.arm.cubes_m[:, 2] - self._start_m[:, 2]
         self._judgement = judge(self._judgement, lifted_m, self._scene.target_index, duration_s)
-
-    def image(
-        self, camera: str = "policy", width: int | None = None, height: int | None = None
-    ) -> NDArray[np.uint8]:
-        """Return uint8 [height, width, 3] RGB of the camera `policy` or `view`."""
-        return self._arm.image(camera, width, height)
 
     def score(self) -> dict[str, object]:
         """Return how far the named cube is up, for how long, and whether another was lifted."""
@@ -90,9 +72,5 @@ class PickTask:
             "note": note,
             "held_s": found.held_s,
             "wrong_cube": found.wrong_cube,
-            "finger_m": self._arm.finger_m,
+            "finger_m": self.arm.finger_m,
         }
-
-    def close(self) -> None:
-        """Free the renderer."""
-        self._arm.close()

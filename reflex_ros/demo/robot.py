@@ -118,7 +118,7 @@ class Robot(Node):
         self._resets = 0
         self._reset_stamp_ns = self._physics_time_ns = 0
         self._trajectories_followed = self._trajectories_refused = self._trajectories_not_finite = 0
-        self._command_rad = task.arm_rad
+        self._command_rad = task.arm.joint_positions_rad
         self._frame: Frame | None = None
         self._reset_scene()
 
@@ -172,7 +172,7 @@ class Robot(Node):
         """Do one update of the controller and move the arm to what it commands, `period_ns` later."""
         task = self._task
         self._command_rad, _ = self._controller.sample(
-            self._physics_time_ns, task.arm_rad, task.arm_rad_s, period_ns
+            self._physics_time_ns, task.arm.joint_positions_rad, task.arm.joint_velocities_rad_s, period_ns
         )
         task.step(self._command_rad, period_ns * 1e-9)
         self._physics_time_ns += period_ns
@@ -196,7 +196,7 @@ class Robot(Node):
             return
         if self._frame is None or not self._value("freeze_camera_stamps"):
             stamp = self._advance().to_msg()
-            self._frame = Frame(self._task.image(), stamp)
+            self._frame = Frame(self._task.arm.image(), stamp)
         encoding, padding = self._value("camera_encoding"), self._value("camera_row_padding")
         self._image_publisher.publish(image_message(self._frame, encoding, padding))
         if self._jpeg_publisher.get_subscription_count() > 0:
@@ -228,7 +228,7 @@ class Robot(Node):
     def _reset_scene(self) -> None:
         self._seed: int = self._value("scene_seed")
         self._instruction = self._task.reset(self._seed)
-        self._command_rad = self._task.arm_rad
+        self._command_rad = self._task.arm.joint_positions_rad
         self._controller = self._controller_at_rest()
         self._reset_stamp_ns = self._physics_time_ns = self.get_clock().now().nanoseconds
 
@@ -237,7 +237,7 @@ class Robot(Node):
         return {
             "seed": self._seed,
             **self._task.score(),
-            "speed_rad_s": float(np.abs(self._task.arm_rad_s).max()),
+            "speed_rad_s": float(np.abs(self._task.arm.joint_velocities_rad_s).max()),
             "trajectories_followed": self._trajectories_followed,
             "trajectories_refused": self._trajectories_refused,
             "trajectories_not_finite": self._trajectories_not_finite,
@@ -246,7 +246,7 @@ class Robot(Node):
     def _save_picture(self) -> dict[str, object]:
         path = picture_path(self._value("pictures_dir"), self._value("picture_path"))
         self._advance()
-        pixels = self._task.image("view", *PICTURE_SIZE)
+        pixels = self._task.arm.image("view", *PICTURE_SIZE)
         path.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)):
             raise PictureError(f"No picture saved: {path} cannot be written.")
@@ -324,8 +324,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--task", choices=TASKS, default=REACH.name, help="what there is to do [reach]")
     options, others = parser.parse_known_args(argv)
     try:
-        with contextlib.closing(TASKS[options.task]()) as task:
-            task.image()  # opens the renderer: seconds that no timer should wait for
+        task = TASKS[options.task]()
+        with contextlib.closing(task.arm):
+            task.arm.image()  # opens the renderer: seconds that no timer should wait for
             _serve(task, [sys.argv[0], *others], stopping)
     except RenderingUnavailable as error:
         print(f"reflex demo robot: {error}", file=sys.stderr)

@@ -8,6 +8,35 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 
+class SimulatedArm(Protocol):
+    """The arm of a task, with what is around it."""
+
+    @property
+    def joint_positions_rad(self) -> NDArray[Any]:
+        """Return the arm's 7 angles in rad."""
+        ...
+
+    @property
+    def joint_velocities_rad_s(self) -> NDArray[Any]:
+        """Return the arm's 7 velocities in rad/s."""
+        ...
+
+    @property
+    def commanded_rad(self) -> NDArray[Any]:
+        """Return the 7 angles in rad that the motors are commanded to now."""
+        ...
+
+    def image(
+        self, camera: str = "policy", width: int | None = None, height: int | None = None
+    ) -> NDArray[Any]:
+        """Return uint8 [height, width, 3] RGB of the camera `policy` or `view`."""
+        ...
+
+    def close(self) -> None:
+        """Free the renderer."""
+        ...
+
+
 class Task(Protocol):
     """A simulated arm in a scene. Called from one thread at a time."""
 
@@ -17,13 +46,8 @@ class Task(Protocol):
         ...
 
     @property
-    def arm_rad(self) -> NDArray[Any]:
-        """Return the arm's 7 angles in rad."""
-        ...
-
-    @property
-    def arm_rad_s(self) -> NDArray[Any]:
-        """Return the arm's 7 velocities in rad/s."""
+    def arm(self) -> SimulatedArm:
+        """Return the arm; it is moved by `step` alone."""
         ...
 
     @property
@@ -39,16 +63,6 @@ class Task(Protocol):
         """Move the arm's command to `command_rad` (7, rad) within `duration_s`, and the hand as its controller says."""
         ...
 
-    def image(
-        self, camera: str = "policy", width: int | None = None, height: int | None = None
-    ) -> NDArray[Any]:
-        """Return uint8 [height, width, 3] RGB of the camera `policy` or `view`."""
-        ...
-
     def score(self) -> dict[str, object]:
         """Return `succeeded`, `measure_m`, `target` and `note`, and what else there is to know of this task."""
-        ...
-
-    def close(self) -> None:
-        """Free the renderer."""
         ...

@@ -163,7 +163,7 @@ def test_the_task_says_why_nothing_was_picked_up_and_keeps_what_the_gripper_was_
     task.reset(4)
     task.gripper.set([0.01])
     for _ in range(20):
-        task.step(task.arm_rad, STEP_S)
+        task.step(task.arm.joint_positions_rad, STEP_S)
     score = task.score()
     positions, velocities = task.state
     assert score["succeeded"] is False
