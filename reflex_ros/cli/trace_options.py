@@ -50,6 +50,18 @@ def add_more_filters(parser: argparse.ArgumentParser) -> None:
     add("--since", type=_since, metavar="TIME", help=f"those that began then or later: {ISO_HELP}")
 
 
+def add_bounds(parser: argparse.ArgumentParser, episodes: int, records: int, records_help: str) -> None:
+    """Add how much is shown at most. episodes, records: the defaults; records_help: of what, and which of them."""
+    parser.add_argument(
+        "--max-episodes", type=positive_count, default=episodes, metavar="N",
+        help="at most so many episodes, the newest",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-records", type=positive_count, default=records, metavar="N",
+        help=f"at most so many records {records_help}",
+    )  # fmt: skip
+
+
 def selection_of(options: argparse.Namespace) -> Selection:
     """Return which episodes are wanted."""
     return Selection(

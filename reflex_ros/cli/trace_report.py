@@ -18,7 +18,7 @@ from reflex_core.review.moments import Moment, moments
 from reflex_core.review.page import Chapter, heading, page
 from reflex_core.review.selection import of_episodes
 from reflex_ros.cli.parser import add_command
-from reflex_ros.cli.trace_options import add_more_filters, add_paths, newest, opened, positive_count, warn
+from reflex_ros.cli.trace_options import add_bounds, add_more_filters, add_paths, newest, opened, warn
 
 EPISODES, RECORDS = 10, 40
 LONGEST_SIDE = 320
@@ -34,25 +34,10 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     add_paths(parser)
     add_more_filters(parser)
-    add = parser.add_argument
-    add(
-        "--plot",
-        type=Path,
-        required=True,
-        metavar="FILE.html",
-        help="the file to write; replaced if it is there",
-    )
-    add(
-        "--max-episodes",
-        type=positive_count,
-        default=EPISODES,
-        metavar="N",
-        help="at most so many episodes, the newest",
-    )
-    add(
-        "--max-records", type=positive_count, default=RECORDS, metavar="N",
-        help="at most so many records of an episode, those where something happened first",
+    parser.add_argument(
+        "--plot", type=Path, required=True, metavar="FILE.html", help="the file to write; replaced if it is there"
     )  # fmt: skip
+    add_bounds(parser, EPISODES, RECORDS, "of an episode, those where something happened first")
     parser.set_defaults(run=run)
 
 

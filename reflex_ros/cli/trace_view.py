@@ -19,7 +19,15 @@ from reflex_core.review.selection import of_episodes
 from reflex_core.text.untrusted import printable
 from reflex_ros.cli.parser import add_command
 from reflex_ros.cli.replay_console import shown
-from reflex_ros.cli.trace_options import add_more_filters, newest, opened, positive_count, selection_of, warn
+from reflex_ros.cli.trace_options import (
+    add_bounds,
+    add_more_filters,
+    newest,
+    opened,
+    positive_count,
+    selection_of,
+    warn,
+)
 from reflex_ros.console.terminal import Bar
 
 EPISODES, RECORDS = 20, 5000
@@ -49,20 +57,7 @@ def add(commands: Any) -> None:
         metavar="FILE.rrd",
         help="write a file that `rerun FILE.rrd` opens, instead of a window",
     )
-    add(
-        "--max-episodes",
-        type=positive_count,
-        default=EPISODES,
-        metavar="N",
-        help="at most so many episodes, the newest",
-    )
-    add(
-        "--max-records",
-        type=positive_count,
-        default=RECORDS,
-        metavar="N",
-        help="at most so many records in all; of a live server it ends then",
-    )
+    add_bounds(parser, EPISODES, RECORDS, "in all; of a live server it ends then")
     add(
         "--image-size", type=positive_count, default=LONGEST_SIDE, metavar="PIXELS",
         help="longest side of an image; smaller images make smaller files",
