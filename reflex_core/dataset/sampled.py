@@ -12,7 +12,17 @@ from typing import Protocol
 
 from reflex_core.dataset.examples import size_of
 from reflex_core.dataset.streams import Ended, Event, Moment, Reading, Sampler
-from reflex_core.dataset.survey import FAILURE, SUCCESS, Episode, Key, Layout, Survey, clean, require_same
+from reflex_core.dataset.survey import (
+    FAILURE,
+    SUCCESS,
+    Episode,
+    Key,
+    Layout,
+    Survey,
+    as_surveyed,
+    clean,
+    require_same,
+)
 from reflex_core.records.trace.parse import TraceError
 
 OTHER_SIZE = "image of another size"
@@ -203,15 +213,5 @@ def moments_again(
     paths: Sequence[Path], open_one: OpenStreams, found: Survey, progress: Progress
 ) -> Iterator[tuple[Episode, Moment]]:
     """Read the recordings once more and yield every frame with its episode as the survey found them."""
-    reading = _Reading(open_one, found.fps)
-    written: Counter[Key] = Counter()
-    for key, _, moment in reading.moments(paths, progress):
-        episode = found.episodes.get(key)
-        if episode is not None and written[key] < episode.count:
-            written[key] += 1
-            yield episode, moment
-    short = [episode for key, episode in found.episodes.items() if written[key] < episode.count]
-    if short:
-        raise TraceError(
-            f"{short[0].trace}: has fewer messages than a moment ago; it must not change while it is read"
-        )
+    read = _Reading(open_one, found.fps).moments(paths, progress)
+    return as_surveyed(found, ((key, moment) for key, _, moment in read), "messages")

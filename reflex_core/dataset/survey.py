@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reflex_core.dataset.examples import (
     Example,
@@ -35,6 +35,7 @@ OTHER = {"cameras": "other cameras", "state_dim": "other state"}  # the server a
 
 Open = Callable[[Path], Source]
 Key = tuple[str, str]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,17 +263,26 @@ def again(
     progress: Callable[[float, int], None],
 ) -> Iterator[tuple[Episode, Example]]:
     """Read the traces once more and yield every frame with its episode as the survey found them; later additions are left out."""
-    reading = _Reading(open_one, files)
+    return as_surveyed(found, _Reading(open_one, files).examples(paths, progress), "requests")
+
+
+def as_surveyed(
+    found: Survey, frames: Iterator[tuple[Key, Made]], what: str
+) -> Iterator[tuple[Episode, Made]]:
+    """Yield the frames of a second reading with their episodes, as many as the first one found; later additions are left out.
+
+    Raises TraceError where there are fewer. what: of which a recording has fewer then.
+    """
     written: Counter[Key] = Counter()
-    for key, example in reading.examples(paths, progress):
+    for key, frame in frames:
         episode = found.episodes.get(key)
         if episode is not None and written[key] < episode.count:
             written[key] += 1
-            yield episode, example
+            yield episode, frame
     short = [episode for key, episode in found.episodes.items() if written[key] < episode.count]
     if short:
         raise TraceError(
-            f"{short[0].trace}: has fewer requests than a moment ago; it must not change while it is read"
+            f"{short[0].trace}: has fewer {what} than a moment ago; it must not change while it is read"
         )
 
 
