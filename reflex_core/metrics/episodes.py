@@ -12,11 +12,12 @@ from reflex_core.concurrency.lru import Lru
 WINDOW_S = 60.0
 EPISODES_KEPT = 10_000
 ID_CHARACTERS = 256
+ID_RULE = f"at most {ID_CHARACTERS} printable characters, not blanks alone"
 
 
 def usable_id(text: str) -> bool:
-    """Return whether a text may be the id of an episode or a request, from any interface: printable and bounded."""
-    return len(text) <= ID_CHARACTERS and text.isprintable()
+    """Return whether a text may be the id of an episode or a request, from any interface: printable, bounded and seen."""
+    return len(text) <= ID_CHARACTERS and text.isprintable() and not text.isspace()
 
 
 class Episodes:

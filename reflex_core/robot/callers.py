@@ -25,7 +25,7 @@ def require_robot_id(name: str, reserved: str = "") -> None:
     plain = unicodedata.normalize("NFKC", name).strip().casefold()
     if not usable_id(name) or not plain:
         raise ObservationError(
-            f"'robot_id' must be a string of 1 to {ID_CHARACTERS} printable characters, got {name!r:.80}",
+            f"'robot_id' must be a string of 1 to {ID_CHARACTERS} printable characters, not blanks alone, got {name!r:.80}",
             "bad-robot-id",
         )
     if plain == ROS or plain.startswith(PREFIXES) or (reserved and name == reserved):

@@ -57,7 +57,7 @@ class Outcomes:
         """Store how an episode ended. Raises ObservationError for an empty report."""
         if not episode_id or not usable_id(episode_id):
             raise ObservationError(
-                f"an outcome needs an episode id of 1 to {ID_CHARACTERS} printable characters, got {len(episode_id)}",
+                f"an outcome needs an episode id of 1 to {ID_CHARACTERS} printable characters, not blanks alone, got {len(episode_id)}",
                 "bad-episode-id",
             )
         if not isinstance(success, bool):

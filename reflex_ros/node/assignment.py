@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
+from reflex_core.metrics.episodes import ID_RULE, usable_id
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.observation_buffer import ObservationBuffer
 
@@ -67,7 +67,7 @@ class Assignment:
             return
         if not usable_id(episode_id):
             self._node.get_logger().error(
-                f"an episode id of {len(episode_id)} characters was ignored: at most {ID_CHARACTERS} printable ones"
+                f"an episode id of {len(episode_id)} characters was ignored: expected {ID_RULE}"
             )
             return
         self.superseded("another episode was begun")

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from reflex_core.errors import ReflexError
-from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
+from reflex_core.metrics.episodes import ID_RULE, usable_id
 from reflex_core.robot.intake import has_words
 from reflex_ros.node.assignment import TEXT_LIMIT, Assignment
 from reflex_ros.node.lifecycle import ManagedNode
@@ -41,7 +41,7 @@ def operator_commands(
     def begin_episode(episode_id: str) -> str:
         if not usable_id(episode_id):
             raise ReflexError(
-                f"an episode id has at most {ID_CHARACTERS} printable characters, got {len(episode_id)}",
+                f"an episode id has {ID_RULE}, got {len(episode_id)}",
                 "bad-episode-id",
             )
         return _on_executor(node, lambda: _begin(episode_id))

@@ -15,7 +15,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.task import Future
 
 from reflex_core.engine.engine import Engine
-from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
+from reflex_core.metrics.episodes import ID_RULE, usable_id
 from reflex_core.robot.intake import has_words
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import ROS
@@ -164,7 +164,7 @@ class RunPolicyServer:
         ):
             return "no instruction, and the policy reads one"
         if not usable_id(request.episode_id):
-            return f"an episode id of {len(request.episode_id)} characters: at most {ID_CHARACTERS} printable ones"
+            return f"an episode id of {len(request.episode_id)} characters: expected {ID_RULE}"
         exports = [slot.policy.export for slot in loaded.slots.values()]
         if request.policy and any(request.policy not in (one.model_id, one.model_version) for one in exports):
             served = ", ".join(one.model_version for one in exports)

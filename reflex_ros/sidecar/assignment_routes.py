@@ -11,6 +11,7 @@ import orjson
 from reflex_core.errors import ObservationError, ReflexError
 from reflex_core.metrics.episodes import ID_CHARACTERS
 from reflex_core.robot.intake import has_words
+from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.text.untrusted import shown
 from reflex_ros.sidecar.problems import BodyError, fresh_id
 from reflex_ros.sidecar.replies import Reply, problem
@@ -28,7 +29,12 @@ EPISODE: dict[str, Schema] = {
 NO_ROBOT = "this server runs without a robot: its callers send instruction and episode_id with each request"
 STATUS = {"bad-instruction": 422, "bad-episode-id": 422, "not-answered": 503}  # 409 else: not now
 
+LOG_QUIET_S = (
+    1.0  # a person's clicks are all logged, a program that posts a thousand a second costs a line a second
+)
+
 log = logging.getLogger(__name__)
+_line = RateLimitedLog(log, LOG_QUIET_S)
 
 
 def instruct(robot: Robot | None, body: bytes, caller: str | None) -> Reply:
@@ -53,7 +59,9 @@ def _commanded(
         return problem(409, "no-robot", NO_ROBOT, fresh_id())
     try:
         text = _only(body, field)
-        log.warning("%s requested over HTTP from %s: %s", field, caller, shown(text))
+        _line(
+            logging.WARNING, f"{field} {caller}", "%s requested over HTTP from %s: %s", field, caller, shown(text)
+        )  # fmt: skip
         answer = command(robot, text)
     except ObservationError as error:
         return problem(400 if isinstance(error, BodyError) else 422, error.slug, str(error), fresh_id())

@@ -10,7 +10,7 @@ import numpy as np
 
 from reflex_core.errors import ObservationError
 from reflex_core.files.json_fields import is_number, is_whole
-from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
+from reflex_core.metrics.episodes import ID_RULE, usable_id
 from reflex_core.robot.callers import require_robot_id
 from reflex_core.text.untrusted import shown
 from reflex_core.values import Floats, Frame, Observation
@@ -134,7 +134,7 @@ def _identifier(fields: Document, field: str) -> str | None:
         return None
     if not isinstance(value, str) or not usable_id(value):
         raise ObservationError(
-            f"'{field}' must be a string of at most {ID_CHARACTERS} printable characters, got {shown(value)}",
+            f"'{field}' must be a string of {ID_RULE}, got {shown(value)}",
             f"bad-{field.replace('_', '-')}",
         )
     return value

@@ -15,7 +15,7 @@ from typing import Any
 
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import NotReadyError, ObservationError
-from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
+from reflex_core.metrics.episodes import ID_RULE, usable_id
 from reflex_core.settings.wire_keys import unmarked
 from reflex_core.text.untrusted import shown
 from reflex_ros.sidecar.problems import BodyError, Problem
@@ -174,7 +174,7 @@ class GrootWire:
         given = _own(data.get("options") if isinstance(data, dict) else None).get("episode_id")
         if given is not None and not (isinstance(given, str) and given and usable_id(given)):
             raise ObservationError(
-                f"'episode_id' must be a string of at most {ID_CHARACTERS} printable characters, got {shown(given)}",
+                f"'episode_id' must be a string of {ID_RULE}, got {shown(given)}",
                 "bad-episode-id",
             )
         self._resets += 1

@@ -272,6 +272,7 @@ def test_the_last_report_of_an_episode_holds_and_the_oldest_episode_is_forgotten
     ("episode", "success", "score", "why"),
     [
         ("", True, None, "1 to 256 printable"),
+        (" ", True, None, "not blanks alone"),
         ("a\0b", True, None, "printable"),
         ("x" * 257, True, None, "got 257"),
         ("ep", 1, None, "true or false, got 1"),

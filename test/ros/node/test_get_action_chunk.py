@@ -194,6 +194,7 @@ def test_a_request_is_recorded_as_others_are(export_dir: ExportDir, tmp_path: Pa
         ({"robot_id": "cell-9"}, "reserved-robot-id", "another name"),
         ({"robot_id": "ros"}, "reserved-robot-id", "another name"),
         ({"episode_id": "two\nlines"}, "bad-episode-id", "printable"),
+        ({"episode_id": " "}, "bad-episode-id", "not blanks alone"),
         ({"instruction": "x" * 10_001}, "bad-instruction", "at most 10000"),
     ],
     ids=str,
