@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Protocol
 
 from reflex_core.dataset.examples import size_of
-from reflex_core.dataset.streams import Ended, Event, Moment, Reading, Sampler
+from reflex_core.dataset.streams import Ended, Event, Moment, Reading, Sampler, Split
 from reflex_core.dataset.survey import (
     FAILURE,
     SUCCESS,
@@ -27,6 +27,7 @@ from reflex_core.records.trace.parse import TraceError
 
 OTHER_SIZE = "image of another size"
 SLOWEST_HZ, FASTEST_HZ = 1.0, 1000.0
+SPLITS_NAMED = 20
 SHORTEST = 2  # frames of an episode: nothing is learned from one
 
 
@@ -94,6 +95,7 @@ class _Reading:
     left_out: Counter[str] = field(default_factory=Counter)
     outcomes: dict[Key, bool] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
     seen: int = 0
 
     def moments(self, paths: Sequence[Path], progress: Progress) -> Iterator[tuple[Key, str, Moment]]:
@@ -114,6 +116,7 @@ class _Reading:
                         yield from self._keyed(sampler.put(event), streams.session, path)
                 yield from self._keyed(sampler.finish(), streams.session, path)
                 self.damage += streams.damage
+                self.splits += [_sentence(split, path.name, streams.max_age_ms) for split in sampler.splits]
 
     def _keyed(
         self, moments: Iterator[Moment], session: str, path: Path
@@ -178,9 +181,23 @@ def survey_streams(
     tasks = _number(kept, instructions)
     _conclude(kept, reading.outcomes)
     layout = _with_sizes(reading.layout, reading.sizes)
-    found = Survey(layout, kept, tasks, reading.left_out, 0, [], reading.damage)
+    found = Survey(layout, kept, tasks, reading.left_out, 0, _first(reading.splits), reading.damage)
     found.fps = reading.fps
     return found
+
+
+def _sentence(split: Split, recording: str, max_age_ms: float) -> str:
+    """Return why an episode became two."""
+    return (
+        f"{recording}: episode '{clean(split.episode_id)}' is split {split.into_s:.1f} s after its first frame (stamp"
+        f" {split.since_ns * 1e-9:.3f} s): no {split.what} for {split.gap_ns * 1e-6:.0f} ms, at most {max_age_ms:g} ms are bridged"
+    )
+
+
+def _first(sentences: Sequence[str]) -> list[str]:
+    """Return the first sentences, and how many more there are: a flickering camera splits thousands of times."""
+    more = len(sentences) - SPLITS_NAMED
+    return [*sentences[:SPLITS_NAMED], *([f"{more} more splits of episodes"] if more > 0 else [])]
 
 
 def _number(episodes: Mapping[Key, Episode], instructions: Mapping[Key, Mapping[str, int]]) -> dict[str, int]:

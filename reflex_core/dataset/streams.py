@@ -15,6 +15,7 @@ from reflex_core.values import CONTROLS, HAND_BACK, HOLD, Floats, Frame
 
 SETTLE_NS = 500_000_000  # what arrives so much later than its stamp is missed
 BACK_NS = 1_000_000_000  # a recorder's clock that goes back further was set, or a simulation began again
+COMMANDS = "/commands"  # no camera is called so
 NO_WORDS, NO_STATE, NO_IMAGE = "no instruction", "no fresh state", "no fresh image"
 NOT_EXECUTED, OTHER_JOINTS = "command not executed", "command of other joints"
 
@@ -89,12 +90,27 @@ class Moment:
         return f"at {self.time_ns}"
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """An episode that goes on as another part. what: the stream that gave nothing; since_ns: from when on; gap_ns: for how long.
+
+    into_s: since_ns after the first frame of the episode.
+    """
+
+    episode_id: str
+    what: str
+    since_ns: int
+    gap_ns: int
+    into_s: float
+
+
 @dataclass
 class Sampler:
     """Frames of one recording, at `fps` from the first command of each episode on.
 
     `put` takes the events as they were received. Memory: what was received in the last half second, and the newest of every stream.
-    A moment at which a stream is older than `max_age_ns`, or nothing was commanded, has no frame; what follows is another part.
+    A moment at which a stream is older than `max_age_ns`, or nothing was commanded, has no frame; what follows is another part, and
+    `splits` has why where it is of the same episode.
     names: of the action's columns, in their order.
     """
 
@@ -103,6 +119,7 @@ class Sampler:
     fps: float
     max_age_ns: int
     left_out: Counter[str] = field(default_factory=Counter)
+    splits: list[Split] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Begin with nothing."""
@@ -113,6 +130,10 @@ class Sampler:
         self._inferred: deque[Inferred] = deque()
         self._newest_ns = 0
         self._part, self._episode_id = -1, ""
+        self._episode_ns = 0  # its first frame
+        self._gap: tuple[str | None, str, int] | None = (
+            None  # stream, its name, and from when on it gave nothing
+        )
         self._first_ns: int | None = None  # of the part that is being made
         self._tick = 0
         self._next_ns: int | None = None
@@ -161,12 +182,14 @@ class Sampler:
             readings.clear()
         self._commands.clear()
         self._inferred.clear()
-        self._newest_ns, self._next_ns, self._action = 0, None, None
+        self._newest_ns, self._next_ns, self._action, self._gap = 0, None, None, None
 
     def _until(self, end_ns: int) -> Iterator[Moment]:
         while (now_ns := self._due()) is not None and now_ns <= end_ns:
             command = self._command(now_ns)
             if command is None:
+                if self._first_ns is not None:
+                    self._gap = COMMANDS, "commands", now_ns
                 self._first_ns = self._next_ns = None
             elif self._first_ns is not None and command.rows.episode_id != self._episode_id:
                 # its first frame is when it began, but not before the last one of the episode before
@@ -178,6 +201,8 @@ class Sampler:
                 found = self._moment(command, now_ns)
                 if isinstance(found, str):
                     self.left_out[found] += 1
+                    if self._first_ns is not None:
+                        self._gap = self._missing(now_ns)
                     self._first_ns, self._next_ns = None, self._after_gap(now_ns)
                 else:
                     yield found
@@ -237,8 +262,8 @@ class Sampler:
         if action is None:
             return OTHER_JOINTS
         if self._first_ns is None:
-            self._first_ns, self._tick, self._episode_id = now_ns, 0, rows.episode_id
-            self._part += 1
+            self._begin(rows.episode_id, now_ns)
+        assert self._first_ns is not None
         self._action = action
         self._tick += 1
         self._next_ns = self._at(self._tick)
@@ -247,6 +272,26 @@ class Sampler:
         return Moment(
             self._part, rows.episode_id, now_ns, time_s, instruction, state.value, action, control, command.held, frames
         )  # fmt: skip
+
+    def _begin(self, episode_id: str, now_ns: int) -> None:
+        """Begin a part, and note why where it is one more of the same episode."""
+        if self._part < 0 or episode_id != self._episode_id:
+            self._episode_ns = now_ns
+        elif self._gap is not None:
+            stream, what, since_ns = self._gap
+            until_ns = now_ns if stream is COMMANDS else self._readings[stream][0].oldest_ns
+            into_s = (since_ns - self._episode_ns) * 1e-9
+            self.splits.append(Split(episode_id, what, since_ns, until_ns - since_ns, into_s))
+        self._first_ns, self._tick, self._episode_id, self._gap = now_ns, 0, episode_id, None
+        self._part += 1
+
+    def _missing(self, now_ns: int) -> tuple[str | None, str, int] | None:
+        """Return the stream that has nothing fresh, its name, and when its newest reading was; None where all have."""
+        for stream, readings in self._readings.items():
+            if readings and self._newest(stream, now_ns) is None:
+                name = "joint states" if stream is None else f"camera '{stream}'"
+                return stream, name, readings[0].oldest_ns
+        return None
 
     def _newest(self, stream: str | None, now_ns: int) -> Reading | None:
         """Return the newest reading of a stream that was stamped by then and is not too old, and forget those before it."""

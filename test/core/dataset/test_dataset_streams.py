@@ -19,6 +19,7 @@ from reflex_core.dataset.streams import (
     Moment,
     Reading,
     Sampler,
+    Split,
     led_to,
 )
 from reflex_core.records.trace.executed import ExecutedRows
@@ -119,6 +120,31 @@ def test_a_stale_stream_ends_the_stretch_and_another_begins_when_it_is_back() ->
     assert 1400.0 <= after[0] < 1500.0
     assert made.left_out == {NO_IMAGE: 1}
     assert [frame.time_s for frame in frames if frame.part == 1][:2] == [0.0, pytest.approx(0.1)]
+
+
+def test_a_stretch_of_the_same_episode_names_the_stream_that_was_missing_from_when_on_and_for_how_long() -> (
+    None
+):
+    both = [make(ms) for ms in [*range(0, 700, 20), *range(1640, 2400, 20)] for make in (state, image)]
+    cameras = [make for make in both if isinstance(make, Reading) and make.camera]
+    states = [state(ms) for ms in range(0, 2400, 20)]
+    commands = [inferred(0), command(100), command(900), command(1500)]
+    _, made = sampled([*cameras, *states, *commands])
+    assert made.splits == [Split("one", "camera 'base'", at(680), 960 * MS, pytest.approx(0.58))]
+    images = [image(ms) for ms in range(0, 2400, 20)]
+    gone = [each for each in both if isinstance(each, Reading) and each.camera is None]
+    _, made = sampled([*images, *gone, *commands])
+    assert [(split.what, split.gap_ns) for split in made.splits] == [("joint states", 960 * MS)]
+
+
+def test_a_command_that_ran_out_is_a_reason_too_and_another_episode_is_none() -> None:
+    _, made = sampled([*sensed(0, 4000), inferred(0), command(100), command(2500)])
+    (split,) = made.splits
+    assert (split.episode_id, split.what) == ("one", "commands")
+    assert split.since_ns + split.gap_ns == at(2500)
+    assert (
+        sampled([*sensed(0, 4000), inferred(0), command(100), command(2500, episode="two")])[1].splits == []
+    )
 
 
 def test_a_state_whose_oldest_part_is_stale_is_none() -> None:
