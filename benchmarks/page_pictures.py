@@ -48,8 +48,9 @@ class Size:
         return number % self.columns * (width + GAP), number // self.columns * (height + GAP)
 
 
-SIZES = (Size("desk", 1440, 900, False, 2, 0.5), Size("phone", 390, 844, True, 6, 0.72))
+SIZES = (Size("desk", 1440, 900, False, 2, 0.5), Size("phone", 390, 844, True, 4, 0.72))
 THEMES = ("light", "dark")
+SETTLED = "document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))"
 
 
 def sheet_name(size: Size, theme: str) -> str:
@@ -68,10 +69,25 @@ def opened(chromium: Browser, server: Shown, size: Size, theme: str) -> Page:
 
 def look(page: Page, server: Shown, state: State) -> None:
     """Bring the page into a state and wait until it is drawn."""
+    url = server.locked.url if state.locked else server.sidecar.url
+    if not str(page.look("location.href")).startswith(url):
+        page.call("Page.navigate", url=url)
+        page.wait("location.href", lambda href: href.startswith(url))
+        page.wait(
+            "document.getElementById('word')?.textContent", lambda word: word not in (None, "CONNECTING")
+        )
+    if state.locked:
+        page.wait_text("#word", state.word)
+        page.wait("!document.getElementById('key-form').hidden")
+        page.look(SETTLED)
+        return
     if state is LOST:  # while it was ready
         server.show(STATES[1])
         page.wait_text("#word", STATES[1].word)
         page.wait_text("#guard-note", "0 of 10")
+        page.wait(
+            "document.querySelector('#cameras img')?.complete && !document.querySelector('#cameras .empty')"
+        )
         server.lose()
     else:
         server.show(state)
@@ -84,9 +100,7 @@ def look(page: Page, server: Shown, state: State) -> None:
         lambda many: many == (0 if state.answers else 1),
     )
     page.wait("document.getElementById('top').dataset.level", lambda level: level == state.level)
-    page.look(
-        "document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))"
-    )
+    page.look(SETTLED)
 
 
 def photographed(page: Page, size: Size) -> Image.Image:

@@ -8,9 +8,10 @@ next (the clock, latencies, ages) is written here.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from reflex_core.files.share import PICK, embedded_policy
 from reflex_core.reports import GuardReport
 from reflex_core.settings.table import Settings
 from reflex_core.values import HOLD, ROS, Frame, Observation, Request, Served
+from reflex_ros.sidecar.auth import VARIABLE
 from reflex_ros.sidecar.events import Hub
 from reflex_ros.sidecar.history import RequestHistory
 from reflex_ros.sidecar.page_routes import HUB
@@ -36,6 +38,8 @@ INSTRUCTION = "raise the yellow cube"
 EPISODE = "ep_cell-3_1764500000_12"
 AT = [-0.153, 0.267, -0.019, -2.492, 0.014, 2.77, 0.588, 0.039]
 NOW_S = 1_764_500_420.0  # 30 November 2025, 11:00:20 UTC
+GONE = "/exports/pick_panda_8"  # on no machine
+KEY = "the key of cell 3"
 SINCE_S = 0.55  # of the chunk
 LATENCIES_S = 170
 
@@ -73,6 +77,12 @@ ACTIVE = RobotSnapshot(
     "active", episode_id=EPISODE, instruction=INSTRUCTION, chunks=412, remaining_s=1.9, findings=CALM, needs=NEEDS,
     ages_ms={"camera front": 21.0, "camera wrist": 24.0, "state": 8.0},
 )  # fmt: skip
+UNLOADED = RobotSnapshot(
+    "unconfigured",
+    findings=(
+        Concern("policy", b"\x02", f"no such folder: {GONE}"), Concern("commands", b"\x00", "nothing is commanded"),
+    ),
+)  # fmt: skip
 CLAMP = ("panda_joint4 velocity: 2.61 > 2.175 rad/s", "panda_joint2 above max: 1.81 > 1.7628")
 TRIP = (
     "guard_tripped: consecutive_clamp_limit_exceeded: 10 chunks in a row had to be changed or were not finite"
@@ -82,7 +92,10 @@ TRIP = (
 
 @dataclass(frozen=True)
 class State:
-    """A state of the page. word, level: of the banner. snapshot: None without a robot. calm: no event of the guard."""
+    """A state of the page. word, level: of the banner. snapshot: None without a robot. calm: no event of the guard.
+
+    fails: the policy could not be loaded. locked: the page has no key, and shows the banner alone.
+    """
 
     name: str
     word: str
@@ -91,6 +104,8 @@ class State:
     answers: bool = True
     calm: bool = True
     trips: bool = False
+    fails: bool = False
+    locked: bool = False
 
 
 STATES = (
@@ -114,13 +129,15 @@ STATES = (
         "tripped", "TRIPPED", "bad", calm=False, trips=True,
         snapshot=replace(ACTIVE, hold_reason="guard_tripped", holds=14, remaining_s=0.0),
     ),
+    State("failed", "FAILED", "bad", answers=False, fails=True, snapshot=UNLOADED),
 )  # fmt: skip
 LOST = State("no-connection", "NO CONNECTION", "lost")
-EVERY = (*STATES, LOST)
+LOCKED = State("key-needed", "KEY NEEDED", "wait", answers=False, locked=True)
+EVERY = (*STATES, LOST, LOCKED)
 
 
 class Shown:
-    """A server whose page is in the state that was chosen last. `done` has what was commanded."""
+    """A server whose page is in the state that was chosen last, and one with a key. `done` has what was commanded."""
 
     def __init__(self) -> None:
         settings = Settings(export_dir=str(embedded_policy(PICK)), port=0, robot_id="cell-3")
@@ -132,6 +149,11 @@ class Shown:
         self.refusal = ""
         self.sidecar = self._started(0)
         self._calm = self._answer()
+        self._failed = Engine(replace(settings, export_dir=GONE))
+        with suppress(ReflexError):
+            self._failed.load()
+        with environment(VARIABLE, KEY):
+            self.locked = self._started(0)
 
     def _started(self, port: int) -> Sidecar:
         robot = Robot(
@@ -169,7 +191,8 @@ class Shown:
         if state.answers:
             self._fill(history, state)
         robot = None if state.snapshot is None else Robot(str, str, lambda: state.snapshot or ACTIVE)
-        snapshots = Snapshots(self.engine, history, robot, has_key=True, only_stop=False)
+        engine = self._failed if state.fails else self.engine
+        snapshots = Snapshots(engine, history, robot, has_key=True, only_stop=False)
         document = steady(orjson.loads(snapshots.state()), state)
         pictures = snapshots.pictures() or orjson.dumps({"frames": []})
         hub = self._hub()
@@ -222,7 +245,21 @@ class Shown:
     def close(self) -> None:
         """End the server and the engine."""
         self.sidecar.stop()
+        self.locked.stop()
         self.engine.unload()
+
+
+@contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """Have a variable of the environment for a moment."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def steady(document: dict[str, Any], state: State) -> dict[str, Any]:
@@ -234,11 +271,13 @@ def steady(document: dict[str, Any], state: State) -> dict[str, Any]:
         document["chunk"]["since_s"] = SINCE_S
     if state.answers:
         document["latency"] |= latencies()
+    document["counts"] |= {"answers": 412 if state.answers else 0}
+    if document["guard"] is None:  # no policy is loaded
+        return document
     for number, event in enumerate(document["guard"]["events"]):
         event["first_s"] = event["last_s"] = NOW_S - 3.0 - 9.0 * number
         event["times"] = 10 if "velocity" in " ".join(event["violations"]) else 4
     document["guard"] |= {"inference_count": 412, "violations_total": 0 if state.calm else 20}
-    document["counts"] |= {"answers": 412 if state.answers else 0}
     return document
 
 

@@ -24,6 +24,7 @@ from reflex_ros.sidecar.robot_access import Robot
 FOLDER = Path(__file__).with_name("page")
 FILES = {  # path: file and type; nothing else is ever served
     "/": ("index.html", "text/html"),
+    "/page/safety.html": ("safety.html", "text/html"),
     "/page/page.css": ("page.css", "text/css"),
     "/page/plots.css": ("plots.css", "text/css"),
     "/page/page.js": ("page.js", "text/javascript"),

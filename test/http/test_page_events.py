@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import simplejpeg
 from asking import AT_REST
 from http_client import Client, good, wait_for
 from page_world import KEY, Events, PaperRobot
+from repository import ROOT
 from servers import MakeEngine, Server
 
 from reflex_core.errors import ReflexError
@@ -69,6 +71,19 @@ def test_page_and_files_are_open_and_may_run_nothing_but_themselves(opened: Open
         assert answer.headers["x-content-type-options"] == "nosniff"
     assert b"<script>" not in server.client.get("/").body
     assert b"http" not in server.client.get("/").body.replace(b"http-equiv", b"")
+
+
+def test_what_it_does_not_do_is_the_same_on_the_page_and_in_the_documents(opened: Open) -> None:
+    client = opened(key=KEY).client
+    assert b'href="/page/safety.html"' in client.get("/").body
+    page = client.get("/page/safety.html").body.decode()
+    document = (ROOT / "docs" / "explanation" / "is-it-safe.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| ([^|]+) \|", document.partition("| it does not | so |")[2].partition("\n\n")[0], re.M
+    )
+    lacks = [row for row in rows if not row.startswith("-")]
+    assert re.findall(r"<li>(.*)</li>", page) == lacks
+    assert len(lacks) > 5
 
 
 def test_no_other_file_is_served(opened: Open) -> None:

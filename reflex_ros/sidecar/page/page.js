@@ -38,14 +38,14 @@ const link = listen({
   },
   refused() {
     disconnected("KEY NEEDED", "This robot is shown to holders of its API key.", "wait", "Type the key.");
-    byId("panels").hidden = true;
+    byId("panels").hidden = byId("what").hidden = true;
     askForKey();
   },
 });
 
 function reconnected() {
   connected = true;
-  byId("panels").hidden = false;
+  byId("panels").hidden = byId("what").hidden = false;
   byId("panels").classList.remove("stale");
   byId("key-form").hidden = true;
 }
