@@ -55,7 +55,11 @@ class RecentAnswers:
                     self._answers.clear()
                     self._bytes = 0
                 return
-            size = sum(frame.size_bytes for frame in request.observation.frames.values())
+            seen = request.observation
+            request = replace(
+                request, observation=replace(seen, history=())
+            )  # no viewer gets it: what is kept stays bounded
+            size = sum(frame.size_bytes for frame in seen.frames.values())
             self._answers.append(_Answer(seq, time.time_ns(), request, served, size))
             self._bytes += size
             while len(self._answers) > KEPT or (self._bytes > KEPT_BYTES and len(self._answers) > 1):

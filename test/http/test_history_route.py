@@ -5,24 +5,33 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import simplejpeg
 from http_client import Client, jpeg
 from page_world import KEY
 from servers import MakeEngine, Server
+from wedge_requests import answer, request
 
 from reflex_core.records.trace.parse import recorded
+from reflex_core.records.trace.schema import Session
 from reflex_core.review.bounds import bounds_of
+from reflex_core.values import Frame
 from reflex_ros.sidecar import recent_answers
 from reflex_ros.sidecar.history_routes import RECENT
-from reflex_ros.sidecar.recent_answers import LONGEST_SIDE, PER_REPLY
+from reflex_ros.sidecar.recent_answers import LONGEST_SIDE, PER_REPLY, RecentAnswers
 from reflex_ros.sidecar.server import Sidecar
 
 
 @pytest.fixture
 def server(serve: Callable[..., Server]) -> Server:
     return serve("mono_pi0_7")
+
+
+def session_of(server: Server) -> Session:
+    assert server.engine.loaded is not None
+    return server.engine.loaded.session
 
 
 def kept(server: Server) -> int:
@@ -51,6 +60,20 @@ def test_answers_after_the_first_poll_come_as_records_of_a_trace(server: Server)
     assert bounds_of(found["header"]).of("panda_joint1") == pytest.approx((-2.7437, 2.7437), abs=0.2)
     again = server.client.get(f"/history?after={found['next']}").json
     assert (again["records"], again["next"]) == ([], 2)
+
+
+def test_a_history_that_came_with_a_request_is_not_kept_for_the_viewer(
+    server: Server,
+) -> None:
+    """The bound in bytes counts the newest frames alone: eight earlier observations of each would be eight times as much."""
+    recent = RecentAnswers()
+    recent.document(session_of(server), None)
+    before = replace(request().observation, frames={"camera": Frame(bytes(1 << 20), "rgb8", 512, 682)})
+    asked = request()
+    recent(replace(asked, observation=replace(asked.observation, history=(before,) * 8)), answer(asked))
+    [found] = recent._answers
+    assert found.request.observation.history == ()
+    assert found.request.observation.frames == asked.observation.frames
 
 
 def test_a_viewer_that_is_too_slow_learns_what_it_missed(
