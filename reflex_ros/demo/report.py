@@ -62,7 +62,7 @@ def summary_lines(summary: Summary, goal: Goal) -> list[str]:
         f"{goal.done} {summary.succeeded}/{summary.episodes}, median {goal.measure} {summary.measure_cm:.1f} cm, "
         f"median chunk latency {_number(summary.latency_ms, 0, 1)} ms, "
         f"median observation age {_number(summary.observation_age_ms, 0, 1)} ms",
-        f"{summary.chunks} chunks, {summary.guard_clamped} clamped by the guard, {summary.holds} holds, "
+        f"{summary.chunks} chunks, {summary.guard_clamped} clamped by the guard, {summary.holds} holds without an answer, "
         f"{summary.errors} errors, {summary.trajectories_refused} trajectories refused by the robot",
     ]
 

@@ -25,7 +25,7 @@ const TERMS = {
   violations: ["violations", "Limits that chunks would have broken since the server started; one chunk can break several."],
   clamped: ["clamped", "Answers in which the guard changed at least one number."],
   fallbacks: ["fallbacks", "Answers that did not come from the policy in time: the last good chunk, another server's, or a hold."],
-  holds: ["holds of the robot", "How often the robot was held where it is, for any reason."],
+  holds: ["holds of the robot", "How often the node let the robot hold without an answer of the policy: at a stop, at the end of an episode, without fresh data. Answers that are holds are HELD in traces."],
   refused: ["refused observations", "Observations that were too old, incomplete or implausible, so that nothing was inferred from them."],
   discarded: ["chunks thrown away", "Chunks that came too late: the episode, the clock or the robot's state had changed."],
   cache: ["cache hits", "How often the part of the network that reads picture and instruction was reused (prefix cache)."],
