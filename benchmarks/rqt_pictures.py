@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.exports import ROOT
+from benchmarks.page_states import CAMERA
 from benchmarks.rqt_states import NOW_S, STATES, board_in, synthetic_picture
 from reflex_core.values import Pixels
 
@@ -153,6 +154,14 @@ def photograph_demo(path: Path, out: Path) -> Pixels:
         return synthetic_picture() if pixels is None else pixels
 
 
+def camera_of_the_demo() -> Pixels:
+    """What the picking policy's camera showed once, (height, width, 3) uint8 RGB."""
+    import simplejpeg
+
+    pixels: Pixels = simplejpeg.decode_jpeg(CAMERA.read_bytes(), colorspace="RGB")
+    return pixels
+
+
 def bounds_of(client: Any) -> dict[str, Any]:
     """A deadline and an objective that this machine keeps, in whole 50 ms, so that both lines are in the plot."""
     end_s = time.monotonic() + PATIENCE_S
@@ -197,12 +206,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--each", type=Path, help="also write one PNG for each state and palette into this folder"
     )
     parser.add_argument(
-        "--no-demo", action="store_true", help="leave rqt.png as it is, and draw a made-up camera"
+        "--no-demo", action="store_true", help="leave rqt.png as it is, and draw a kept picture of its camera"
     )
     parser.add_argument("--demo-out", type=Path, default=ROOT / "demo_out" / "rqt", help="logs of the demo")
     arguments = parser.parse_args(argv)
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-    picture = synthetic_picture()
+    picture = camera_of_the_demo()
     if not arguments.no_demo:
         picture = photograph_demo(arguments.output / "rqt.png", arguments.demo_out)
     os.environ["TZ"] = "UTC"

@@ -24,7 +24,7 @@ HOME = (0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8)
 TOPICS = {
     "camera": "/camera/image_raw", "state": "/joint_states", "instruction": "/instruction", "episode": "/episode",
 }  # fmt: skip
-INSTRUCTION, EPISODE, POLICY = "reach the red block", "ep_arm7_1764532800_12", "reach_panda@4f1c9a02"
+INSTRUCTION, EPISODE, POLICY = "pick up the red cube", "ep_arm7_1764532800_12", "pick_panda@4f1c9a02"
 CLAMPED = ["panda_joint4 above max: 0.0512 > -0.0698", "panda_joint2 velocity: 3.1 > 2.175 rad/s"]
 
 
