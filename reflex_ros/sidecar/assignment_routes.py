@@ -29,9 +29,8 @@ EPISODE: dict[str, Schema] = {
 NO_ROBOT = "this server runs without a robot: its callers send instruction and episode_id with each request"
 STATUS = {"bad-instruction": 422, "bad-episode-id": 422, "not-answered": 503}  # 409 else: not now
 
-LOG_QUIET_S = (
-    1.0  # a person's clicks are all logged, a program that posts a thousand a second costs a line a second
-)
+# a person's clicks are all logged, a program that posts a thousand a second costs a line a second
+LOG_QUIET_S = 1.0
 
 log = logging.getLogger(__name__)
 _line = RateLimitedLog(log, LOG_QUIET_S)

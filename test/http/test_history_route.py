@@ -69,11 +69,11 @@ def test_a_history_that_came_with_a_request_is_not_kept_for_the_viewer(
     recent = RecentAnswers()
     recent.document(session_of(server), None)
     before = replace(request().observation, frames={"camera": Frame(bytes(1 << 20), "rgb8", 512, 682)})
-    asked = request()
-    recent(replace(asked, observation=replace(asked.observation, history=(before,) * 8)), answer(asked))
+    sent = request()
+    recent(replace(sent, observation=replace(sent.observation, history=(before,) * 8)), answer(sent))
     [found] = recent._answers
     assert found.request.observation.history == ()
-    assert found.request.observation.frames == asked.observation.frames
+    assert found.request.observation.frames == sent.observation.frames
 
 
 def test_a_viewer_that_is_too_slow_learns_what_it_missed(
