@@ -74,6 +74,7 @@ def test_area_halves_what_is_even_and_takes_the_bilinear_filter_for_the_rest(
 
 @pytest.mark.parametrize(("have", "want"), [
     ((481, 640), (224, 224)),  # odd
+    ((224, 224), (96, 96)),  # small
     ((320, 320), (224, 224)),  # less than twice as large
     ((96, 128), (24, 32)),  # by whole numbers
     ((448, 448), (224, 224)),
