@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +21,7 @@ import orjson
 import simplejpeg
 
 from benchmarks.exports import ROOT, Measured
+from reflex_ros.sidecar.wires.msgpack_codec import pack
 
 READY_S = PATIENCE_S = 300.0  # policies of real size, on a machine that others use too
 
@@ -30,17 +34,27 @@ def served(measured: Measured, threads: int = 1, flags: Sequence[str] = ()) -> I
 
 
 @contextmanager
-def serving(measured: Measured, threads: int = 1, flags: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
-    """The same; gives process id and port."""
+def serving(
+    measured: Measured, threads: int = 1, flags: Sequence[str] = (), checkout: Path = ROOT
+) -> Iterator[tuple[int, int]]:
+    """The same; gives process id and port. checkout: whose code serves, under this interpreter."""
     command = [
         sys.executable, "-m", "reflex_ros.cli.main", "serve", str(measured.path), "--no-ros", "--port", "0",
         "--device", "cpu", "--intra-op-threads", str(threads), *flags,
     ]  # fmt: skip
     if measured.embodiment:
         command += ["--embodiment", measured.embodiment]
+    with listening(command, checkout) as found:
+        yield found
+
+
+@contextmanager
+def listening(command: Sequence[str], checkout: Path = ROOT) -> Iterator[tuple[int, int]]:
+    """Start a server that prints `listening on URL`; gives process id and port once /health says 200."""
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
-    )
+        command, cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, bufsize=1,
+    )  # fmt: skip
     try:
         assert process.stdout is not None
         for line in process.stdout:
@@ -115,17 +129,26 @@ def get(path: str) -> bytes:
 
 
 def post_act(camera: str, state: list[float], height: int, width: int, kind: str) -> bytes:
-    """A POST /act with one picture, `jpeg` (quality 85) or `raw` (rgb8), and a fixed seed."""
+    """A POST /act with one picture, of `act_body`'s kinds."""
+    content_type, body = act_body(camera, state, height, width, kind)
+    head = f"POST /act HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def act_body(camera: str, state: list[float], height: int, width: int, kind: str) -> tuple[str, bytes]:
+    """Media type and body of a request with one picture and a fixed seed.
+
+    kind: `jpeg` (quality 85) or `raw` (rgb8) in JSON, `msgpack` (rgb8 as an array in openpi's form).
+    """
     pixels = picture(height, width)
+    fields: dict[str, Any] = {"instruction": "reach the red cube", "state": state, "seed": 1}
+    if kind == "msgpack":
+        return "application/msgpack", pack({**fields, "images": {camera: pixels}})
     if kind == "jpeg":
         image: object = _text(simplejpeg.encode_jpeg(pixels, quality=85, colorspace="RGB"))
     else:
         image = {"data": _text(pixels.tobytes()), "encoding": "rgb8", "height": height, "width": width}
-    body = orjson.dumps(
-        {"instruction": "reach the red cube", "state": state, "seed": 1, "images": {camera: image}}
-    )
-    head = f"POST /act HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    return "application/json", orjson.dumps({**fields, "images": {camera: image}})
 
 
 def _text(data: bytes) -> str:

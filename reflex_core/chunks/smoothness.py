@@ -93,6 +93,48 @@ class _Running:
     tail: Floats
 
 
+@dataclass(slots=True)
+class _Noted:
+    """What a border is computed from, once: most are never asked for."""
+
+    old: _Running
+    new: Floats
+    shift: int
+    first: int
+    arrival_rows: float
+    excluded: tuple[int, ...]
+    computed: Border | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether the old chunk was spent before the new one arrived."""
+        return is_late(len(self.old.actions), self.shift, self.arrival_rows)
+
+    def tail(self) -> Floats:
+        """Return the last 3 rows that were executed before the border; a copy, so that no chunk is kept for them."""
+        rows = self._of_old()
+        return rows[-3:].copy() if len(rows) >= 3 else np.concatenate([self.old.tail, rows])[-3:]
+
+    def border(self) -> Border:
+        """Return the border."""
+        if self.computed is None:
+            old, new = self._chosen(self.old.actions), self._chosen(self.new)
+            executed = self._chosen(np.concatenate([self.old.tail, self._of_old()]))
+            self.computed = Border(
+                jump=border_jump(old, new, self.shift, self.first),
+                disagreement=overlap_disagreement(old, new, self.shift, self.first),
+                jerk_rms=jerk_rms(executed, self.old.dt_s),
+                late=self.late,
+            )
+        return self.computed
+
+    def _of_old(self) -> Floats:
+        return self.old.actions[self.old.first : max(self.first + self.shift, self.old.first)]
+
+    def _chosen(self, rows: Floats) -> Floats:
+        return np.delete(rows, self.excluded, axis=1) if self.excluded else rows
+
+
 class Smoothness:
     """A listener of the engine. Bounded and thread-safe; the numbers are those of the guarded, served chunks.
 
@@ -102,14 +144,17 @@ class Smoothness:
     """
 
     def __init__(
-        self, excluded: Sequence[int] = (), on_border: Callable[[Border], None] = lambda _: None
+        self, excluded: Sequence[int] = (), on_border: Callable[[Border], None] | None = None
     ) -> None:
-        """Start empty. excluded: action columns that jump by design, as grippers do. on_border: for histograms."""
-        self._excluded = sorted(set(excluded))
+        """Start empty. excluded: action columns that jump by design, as grippers do. on_border: for histograms.
+
+        A request only notes its border; it is computed for `on_border`, or when figures are asked for.
+        """
+        self._excluded = tuple(sorted(set(excluded)))
         self._on_border = on_border
         self._lock = threading.Lock()
         self._running: Lru[str, _Running] = Lru(EPISODES_KEPT)
-        self._borders: deque[Border] = deque(maxlen=WINDOW)
+        self._borders: deque[_Noted] = deque(maxlen=WINDOW)
         self._chunks = self._late = 0
 
     def __call__(self, request: Request, served: Served) -> None:
@@ -119,14 +164,15 @@ class Smoothness:
             return
         arrival_rows = _arrival_rows(request, served)
         with self._lock:
-            border = self._follow(episode, request, chunk, arrival_rows)
-        if border is not None:
-            self._on_border(border)
+            noted = self._follow(episode, request, chunk, arrival_rows)
+        if noted is not None and self._on_border is not None:
+            self._on_border(noted.border())
 
     def figures(self) -> SmoothnessFigures:
         """Return the current figures."""
         with self._lock:
-            borders, chunks, late = list(self._borders), self._chunks, self._late
+            all_noted, chunks, late = list(self._borders), self._chunks, self._late
+        borders = [noted.border() for noted in all_noted]
         jumps = _known([border.jump for border in borders])
         jerks = _known([border.jerk_rms for border in borders])
         return SmoothnessFigures(
@@ -142,34 +188,24 @@ class Smoothness:
 
     def _follow(
         self, episode: str, request: Request, chunk: ActionChunk, arrival_rows: float
-    ) -> Border | None:
+    ) -> _Noted | None:
         """Return the border between the episode's executing chunk and this one, None for its first."""
-        kept = np.delete(chunk.actions, self._excluded, axis=1) if self._excluded else chunk.actions
+        kept = chunk.actions
         stamp_ns = request.observation.stamp_ns or request.received_ns
         first = min(max(math.ceil(arrival_rows) - 1, chunk.start_index, 0), len(kept) - 1)
         old = self._running.get(episode)
         if old is not None and stamp_ns < old.stamp_ns:
             return None  # the answer to an older observation came late and is not followed
         self._chunks += 1
-        border, tail = None, kept[:0]
+        noted, tail = None, kept[:0]
         if old is not None and old.actions.shape[1] == kept.shape[1] and old.dt_s == chunk.dt_s:
-            border, tail = _border(old, kept, round((stamp_ns - old.stamp_ns) * 1e-9 / chunk.dt_s), first, arrival_rows)  # fmt: skip
-            self._borders.append(border)
-            self._late += border.late
+            shift = round((stamp_ns - old.stamp_ns) * 1e-9 / chunk.dt_s)
+            noted = _Noted(old, kept, shift, first, arrival_rows, self._excluded)
+            tail = noted.tail()
+            self._borders.append(noted)
+            self._late += noted.late
         self._running.put(episode, _Running(kept, chunk.dt_s, stamp_ns, first, tail))
-        return border
-
-
-def _border(old: _Running, new: Floats, shift: int, first: int, arrival_rows: float) -> tuple[Border, Floats]:
-    """Return the border, and the last 3 rows that were executed before it."""
-    executed = np.concatenate([old.tail, old.actions[old.first : max(first + shift, old.first)]])
-    border = Border(
-        jump=border_jump(old.actions, new, shift, first),
-        disagreement=overlap_disagreement(old.actions, new, shift, first),
-        jerk_rms=jerk_rms(executed, old.dt_s),
-        late=is_late(len(old.actions), shift, arrival_rows),
-    )
-    return border, executed[-3:]
+        return noted
 
 
 def _arrival_rows(request: Request, served: Served) -> float:

@@ -21,6 +21,7 @@ RESIZES = (LETTERBOX, LETTERBOX_TOP_LEFT, STRETCH)
 BILINEAR, BILINEAR_ANTIALIAS, AREA = "bilinear", "bilinear_antialias", "area"
 FILTERS = (BILINEAR, BILINEAR_ANTIALIAS, AREA)
 
+_LARGE = 640 * 480  # pixels: smaller images are averaged by OpenCV's own bytes, which costs little
 _ROWS = 32  # output rows that the bilinear filter makes at a time, so that they stay in the processor's cache
 _BLOCK = 16  # output pixels that share one matrix product of the antialiased filter
 _FIXED_POINT = 1 << 22  # Pillow's weights are whole numbers of this part
@@ -141,6 +142,21 @@ def _triangles(have: int, want: int, start: int) -> tuple[int, NDArray[np.float6
 
 
 def _area(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Scale as OpenCV: area averaging where both sides shrink, its bilinear filter where the image grows."""
-    shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
-    return (area_averaged if shrinks else bilinear)(pixels, height, width)
+    """Scale as OpenCV: area averaging where both sides shrink, its bilinear filter where the image grows.
+
+    A large image of even sides that does not shrink by whole numbers is first halved as often as it stays no smaller than wanted,
+    which takes OpenCV an eighth of the time of other averaging; what is left is less than a half, for which its bilinear filter
+    leaves no pixel out.
+    """
+    rows, columns = pixels.shape[:2]
+    if rows < height or columns < width:
+        return bilinear(pixels, height, width)
+    if rows * columns < _LARGE or (rows % height == 0 and columns % width == 0):
+        return area_averaged(pixels, height, width)
+    halved = pixels
+    while not (rows % 2 or columns % 2) and rows >= 2 * height and columns >= 2 * width:
+        rows, columns = rows // 2, columns // 2
+        halved = area_averaged(halved, rows, columns)
+    # where it was not halved, or one side is still twice too long, pixels would be left out
+    left_out = halved is pixels or rows >= 2 * height or columns >= 2 * width
+    return (area_averaged if left_out else bilinear)(halved, height, width)

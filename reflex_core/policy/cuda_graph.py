@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import ExportError, InferenceError
+from reflex_core.policy.host_tensor import ort_value
 from reflex_core.policy.providers import GraphMetrics, Placement
 from reflex_core.policy.session import EagerSession, Session, Tensor
 from reflex_core.values import Floats
@@ -195,7 +196,7 @@ class StaticSession:
         if own.data_ptr() == feed.data_ptr():
             return
         try:
-            own.update_inplace(feed)
+            own.update_inplace(ort_value(feed))
         except (TypeError, AttributeError):  # older versions of onnxruntime copy only from the host
             own.update_inplace(feed.numpy())
 

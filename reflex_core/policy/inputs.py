@@ -15,10 +15,11 @@ from reflex_core.errors import ObservationError
 from reflex_core.export.contract import StateSlot
 from reflex_core.export.export import Affine
 from reflex_core.export.image_slots import ImageSlot
+from reflex_core.images.opencv import cv2
 from reflex_core.images.raw_encodings import rgb
 from reflex_core.images.resize import placed, resized
 from reflex_core.text.untrusted import escaped
-from reflex_core.values import Floats, Frame
+from reflex_core.values import Floats, Frame, Pixels
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -48,9 +49,33 @@ def image_array(frame: Frame, slot: ImageSlot) -> Floats:
         scale, offset, bars = (values[:, None, None] for values in (scale, offset, bars))
     if (box.height, box.width) != (height, width):
         filled[0] = bars
-    np.multiply(picture, scale, out=covered)
-    covered += offset
+    if cv2 is not None and picture.dtype == np.uint8 and not slot.channels_last:
+        _look_up(picture, slot, covered)
+    else:
+        np.multiply(picture, scale, out=covered)
+        covered += offset
     return np.rint(filled, out=filled) if slot.whole_numbers else filled
+
+
+def _look_up(planes: Pixels, slot: ImageSlot, covered: Floats) -> None:
+    """Scale (3, height, width) bytes by a table of what each of the 256 becomes: the same numbers, a third of the time less."""
+    tables = _tables(slot.scale.tobytes(), slot.offset.tobytes(), slot.scale.dtype.str)
+    whole = covered.flags.c_contiguous
+    for plane, table, out in zip(cv2.split(planes.transpose(1, 2, 0)), tables, covered, strict=True):
+        if whole:
+            cv2.LUT(plane, table, out)
+        else:  # bars at the sides: OpenCV writes only to memory without gaps
+            out[...] = cv2.LUT(plane, table)
+
+
+@lru_cache(maxsize=64)
+def _tables(scale: bytes, offset: bytes, dtype: str) -> tuple[Floats, ...]:
+    """Return what each value of a byte becomes in each channel, (256,) float32 each, by the arithmetic of image_array."""
+    made = np.empty((3, 256), dtype=np.float32)
+    values = np.broadcast_to(np.arange(256, dtype=np.uint8), made.shape)
+    np.multiply(values, np.frombuffer(scale, dtype)[:, None], out=made)
+    made += np.frombuffer(offset, dtype)[:, None]
+    return tuple(made)
 
 
 def missing_image(slot: ImageSlot) -> Floats:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import ExportError, InferenceError
 from reflex_core.export.tensor import TensorInfo
+from reflex_core.policy.host_tensor import HostTensor, ort_value
 from reflex_core.policy.providers import GPU, Placement, providers_for, session_options, started
 from reflex_core.values import Floats
 
 __all__ = ["EagerSession", "Session", "Tensor", "TensorInfo", "providers_for", "session_options"]
 
-Tensor = Any  # onnxruntime.OrtValue, which has no type stubs
+Tensor = Any  # HostTensor on the CPU, else onnxruntime.OrtValue, which has no type stubs
 Invoke = Callable[[Callable[[], None]], None]
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -111,17 +112,30 @@ class EagerSession:
     def tensor(self, name: str, array: NDArray[Any]) -> Tensor:
         """See Session."""
         typed = np.ascontiguousarray(array, dtype=self.inputs[name].dtype)
+        if self.device == "cpu":
+            return HostTensor(typed)
         return ort.OrtValue.ortvalue_from_numpy(typed, self.device, 0)
 
     def run(self, feeds: Mapping[str, Tensor], cancellation: Cancellation | None = None) -> dict[str, Tensor]:
         """See Session."""
+        if self.device == "cpu":
+            return self._run_arrays({name: feeds[name].numpy() for name in self.inputs}, cancellation)
         binding = self._ort.io_binding()
         for name in self.inputs:
-            binding.bind_ortvalue_input(name, feeds[name])
+            binding.bind_ortvalue_input(name, ort_value(feeds[name]))
         for name in self.outputs:
             binding.bind_output(name, self.device)
         self._call(binding, cancellation)
         return dict(zip(self.outputs, binding.get_outputs(), strict=True))
+
+    def _run_arrays(
+        self, arrays: Mapping[str, NDArray[Any]], cancellation: Cancellation | None
+    ) -> dict[str, Tensor]:
+        """Run on arrays; the outputs are arrays of their own, not copied."""
+        made: list[NDArray[Any]] = []
+        names, options = list(self.outputs), _run_options()
+        self._guarded(lambda: made.extend(self._ort.run(names, arrays, options)), options, cancellation)
+        return {name: HostTensor(array) for name, array in zip(names, made, strict=True)}
 
     def repeated(
         self,
@@ -133,8 +147,10 @@ class EagerSession:
         cancellation: Cancellation | None = None,
     ) -> Callable[[Floats, float], Floats]:
         """See Session."""
+        if self.device == "cpu":
+            return self._repeated_on_host(fixed, state, time, output, shape, cancellation)
         clock_shape = self.inputs[time].sized()
-        # a CPU tensor only borrows its array, and older versions of onnxruntime do not hold on to what is bound
+        # older versions of onnxruntime do not hold on to what is bound
         bound = {
             **fixed,
             state: self.empty(self.inputs[state].dtype, shape),
@@ -151,6 +167,38 @@ class EagerSession:
 
         return call
 
+    def _repeated_on_host(
+        self,
+        fixed: Mapping[str, Tensor],
+        state: str,
+        time: str,
+        output: str,
+        shape: tuple[int, ...],
+        cancellation: Cancellation | None,
+    ) -> Callable[[Floats, float], Floats]:
+        """Do what `repeated` does where the tensors are arrays of this process, written in place without a copy."""
+        clock = self.inputs[time]
+        bound = {
+            **fixed,
+            state: HostTensor(np.empty(shape, self.inputs[state].dtype)),
+            time: HostTensor(np.empty(clock.sized(), clock.dtype)),
+        }
+        made = {output: HostTensor(np.empty(shape, self.outputs[output].dtype))}
+        binding, options = self.bound(bound, made), _run_options()
+
+        def step() -> None:
+            self._ort.run_with_iobinding(binding, options)
+
+        def call(x: Floats, t: float) -> Floats:
+            bound[state].numpy()[...] = (
+                x  # onnxruntime only borrows the arrays: this call keeps `bound` and `made`
+            )
+            bound[time].numpy()[...] = t
+            self._guarded(step, options, cancellation)
+            return np.array(made[output].numpy(), dtype=np.float32)  # a copy: the next call overwrites it
+
+        return call
+
     def empty(self, dtype: type[np.generic], shape: tuple[int, ...]) -> Tensor:
         """Return an uninitialised tensor on the session's device."""
         return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self.device, 0)
@@ -159,9 +207,9 @@ class EagerSession:
         """Return an onnxruntime.IOBinding of exactly these tensors; the caller keeps them alive."""
         binding = self._ort.io_binding()
         for name in self.inputs:
-            binding.bind_ortvalue_input(name, inputs[name])
+            binding.bind_ortvalue_input(name, ort_value(inputs[name]))
         for name, tensor in outputs.items():
-            binding.bind_ortvalue_output(name, tensor)
+            binding.bind_ortvalue_output(name, ort_value(tensor))
         return binding
 
     def replay(self, binding: Any) -> None:
@@ -175,22 +223,33 @@ class EagerSession:
             raise InferenceError(f"{self.path.name}: {_first_line(error)}") from error
 
     def _call(self, binding: Any, cancellation: Cancellation | None) -> None:
-        options = ort.RunOptions()  # of this run alone: `terminate` stays set once it is set
-        if self._placement.captures:
-            options.add_run_config_entry("gpu_graph_id", "-1")  # neither capture nor replay this one
+        options = _run_options()
+        self._guarded(lambda: self._ort.run_with_iobinding(binding, options), options, cancellation)
+
+    def _guarded(self, call: Callable[[], None], options: Any, cancellation: Cancellation | None) -> None:
+        """Make a call that runs with `options`, which a cancellation terminates. Raises InferenceError, CancelledError."""
         try:
             if cancellation is None:
-                self._invoke(lambda: self._ort.run_with_iobinding(binding, options))
+                self._invoke(call)
                 return
             cancellation.check()
             with cancellation.calling(lambda: setattr(options, "terminate", True)):
-                self._invoke(lambda: self._ort.run_with_iobinding(binding, options))
+                self._invoke(call)
         except InferenceError:
             raise
         except Exception as error:
             if cancellation is not None:
                 cancellation.check()
             raise InferenceError(f"{self.path.name}: {_first_line(error)}") from error
+
+
+def _run_options() -> Any:
+    """Return the onnxruntime.RunOptions of one request: `terminate` stays set once it is set."""
+    options = ort.RunOptions()
+    # neither capture nor replay. Always: onnxruntime looks for the entry in every run of a binding, and pays an exception
+    # of C++ where there is none
+    options.add_run_config_entry("gpu_graph_id", "-1")
+    return options
 
 
 def _first_line(error: Exception) -> str:

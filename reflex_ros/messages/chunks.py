@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration
+from numpy.typing import NDArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from reflex_core.chunks.interpolation import Spline
 from reflex_core.reports import Document
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, TELEOP, ActionChunk, Served
 from reflex_ros.messages.stamps import time_msg
+from reflex_ros.messages.trajectory_bytes import Doubles, message_of
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 
 # a point that is due sooner is left out for a controller that counts from a message's arrival; at most a share of a period
@@ -127,17 +129,15 @@ def trajectory_message(
     names: of the joints, in rad or m. stamp_ns: when it begins; 0: on arrival. anchor: begin with the point at 0 s, where the
     running motion is then, if the motion has one. velocities: give those as well; the last ones are 0.
     """
-    message = JointTrajectory(joint_names=list(names))
-    message.header.stamp = time_msg(stamp_ns)
-    since_ns = (motion.times_ns - motion.times_ns[0]).tolist()
-    first = min(1, len(since_ns) - 1)
+    return message_of(names, stamp_ns, *sent_points(motion, anchor=anchor, velocities=velocities))
+
+
+def sent_points(
+    motion: Spline, *, anchor: bool, velocities: bool
+) -> tuple[NDArray[np.int64], Doubles, Doubles | None]:
+    """Return when the points of a motion are due after its beginning, in ns, their positions, and their velocities if wanted."""
+    first = min(1, len(motion.times_ns) - 1)
     if motion.anchored:
         first = 0 if anchor else _first_joined(motion)
-    for row in range(first, len(since_ns)):
-        seconds, rest = divmod(since_ns[row], 1_000_000_000)
-        point = JointTrajectoryPoint(positions=array("d", motion.positions[row].tobytes()))
-        if velocities:
-            point.velocities = array("d", motion.velocities[row].tobytes())
-        point.time_from_start = Duration(sec=seconds, nanosec=rest)
-        message.points.append(point)
-    return message
+    since_ns = motion.times_ns[first:] - motion.times_ns[0]
+    return since_ns, motion.positions[first:], motion.velocities[first:] if velocities else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.serialization import deserialize_message
 
 from reflex_core.chunks.handover import braking
 from reflex_core.chunks.interpolation import Doubles, Mask, Spline
@@ -264,7 +265,10 @@ class Outputs:
     def _publish(self, publisher: LifecyclePublisher, message: Any) -> None:
         publisher.publish(message)
         if self.recorder_hook is not OFF:  # the name of a topic is slow to ask for at each tick
-            self.recorder_hook.sent(publisher.topic_name, message)
+            whole = (
+                deserialize_message(message, publisher.msg_type) if isinstance(message, bytes) else message
+            )
+            self.recorder_hook.sent(publisher.topic_name, whole)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the last command has reached the robot, at most `timeout_s`."""

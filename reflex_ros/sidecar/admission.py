@@ -14,6 +14,7 @@ from reflex_core.engine.engine import Engine
 from reflex_ros.sidecar.bodies import BodyMemory
 from reflex_ros.sidecar.problems import Problem, fresh_id
 from reflex_ros.sidecar.robot_access import Robot
+from reflex_ros.sidecar.worker_threads import WorkerThreads
 
 WAITING_REQUESTS = 64
 
@@ -44,8 +45,8 @@ API_KEY = web.AppKey("api_key", bytes)
 ALONE = web.AppKey("alone", bool)  # only this machine can ask
 WAITING = web.AppKey("waiting", Waiting)
 MEMORY = web.AppKey("memory", BodyMemory)
-WORKERS = web.AppKey("workers", ThreadPoolExecutor)
-CLERK = web.AppKey("clerk", ThreadPoolExecutor)
+WORKERS = web.AppKey("workers", WorkerThreads)
+CLERK = web.AppKey("clerk", WorkerThreads)
 ASSIGNER = web.AppKey("assigner", ThreadPoolExecutor)
 
 

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import orjson
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -66,6 +67,7 @@ from reflex_ros.sidecar.websockets import add_sockets, is_upgrade, serve_socket
 from reflex_ros.sidecar.wires.schema import OBJECT
 from reflex_ros.sidecar.wires.table import ROUTES, WIRES, wire_for
 from reflex_ros.sidecar.wires.wire import Wire
+from reflex_ros.sidecar.worker_threads import WorkerThreads
 
 OPEN_PATHS = ("/health", "/healthz", "/metrics", OPENAPI_PATH, *PAGE_FILES)  # they hold no data
 
@@ -111,12 +113,13 @@ def make_app(
 
 
 async def _threads(app: web.Application) -> AsyncIterator[None]:
-    app[WORKERS] = ThreadPoolExecutor(app[ENGINE].settings.http_threads, "reflex-act")
-    app[CLERK] = ThreadPoolExecutor(1, "reflex-clerk")  # /metrics does not queue behind inference
+    app[WORKERS] = WorkerThreads(app[ENGINE].settings.http_threads, "reflex-act")
+    app[CLERK] = WorkerThreads(1, "reflex-clerk")  # /metrics does not queue behind inference
     app[ASSIGNER] = ThreadPoolExecutor(1, "reflex-assign")  # it waits for the node: no stop queues behind it
     yield
-    for pool in (app[WORKERS], app[CLERK], app[ASSIGNER]):
-        pool.shutdown(wait=False, cancel_futures=True)
+    app[WORKERS].shutdown()
+    app[CLERK].shutdown()
+    app[ASSIGNER].shutdown(wait=False, cancel_futures=True)
 
 
 @web.middleware
@@ -257,8 +260,7 @@ async def get_config(request: web.Request) -> web.Response:
 
 async def get_metrics(request: web.Request) -> web.Response:
     """GET /metrics: Prometheus text."""
-    loop = asyncio.get_running_loop()
-    text = await loop.run_in_executor(request.app[CLERK], request.app[ENGINE].metrics.exposition)
+    text = await request.app[CLERK].run(request.app[ENGINE].metrics.exposition)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -335,8 +337,8 @@ async def _small_body(request: web.Request) -> bytes:
 
 async def _on_clerk(request: web.Request, work: Callable[[Engine], Reply]) -> Reply:
     """Run work that takes locks or writes a log in a worker thread, off the event loop."""
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(request.app[CLERK], work, request.app[ENGINE])
+    found: Reply = await request.app[CLERK].run(partial(work, request.app[ENGINE]))
+    return found
 
 
 async def get_openapi(request: web.Request) -> web.Response:

@@ -12,16 +12,17 @@ import asyncio
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
 from aiohttp import StreamReader, web
 
 from reflex_core.text.untrusted import escaped
 from reflex_ros.sidecar.connections import Connection, StalledError
 from reflex_ros.sidecar.problems import BodyError, TooLargeError
+from reflex_ros.sidecar.worker_threads import Job, WorkerThreads
 
 MOST_BYTES = 512 << 20
 # what a byte of a body may become while it is worked on: the text that JSON holds, and its decoded base64
@@ -62,7 +63,7 @@ class Body:
     size: int = 0
     growing: bool = True
     given_up: bool = False
-    work: Future[Any] | None = None
+    work: Job | None = None
 
 
 class BodyMemory:
@@ -88,7 +89,7 @@ class BodyMemory:
             if body.work is None:
                 self._release(body)
             else:
-                body.work.add_done_callback(lambda _: self._release(body))
+                body.work.when_over(partial(self._release, body))
 
     def reserve_beyond(self, body: Body, size: int) -> None:
         """Reserve `size` bytes that processing a body takes beyond it. Raises StalledError."""
@@ -157,11 +158,11 @@ def _no_room() -> StalledError:
     )
 
 
-async def worked(pool: Executor, body: Body, work: Callable[..., T], *arguments: object) -> T:
+async def worked(workers: WorkerThreads, body: Body, work: Callable[..., T], *arguments: object) -> T:
     """Run `work` on a body in a worker and return its result; the body's memory stays reserved until it is done."""
-    future = pool.submit(work, *arguments)
-    body.work = future
-    return await asyncio.wrap_future(future)
+    body.work = job = workers.submit(partial(work, *arguments))
+    found: T = await workers.wait(job)
+    return found
 
 
 async def read_body(request: web.Request, body: Body, limit: int) -> None:

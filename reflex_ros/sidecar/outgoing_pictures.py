@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import simplejpeg
 
 from reflex_core.images.raw_encodings import rgb
 from reflex_core.images.resize import BILINEAR_ANTIALIAS, LETTERBOX, placed, resized
+from reflex_core.text.base64_bytes import encoded
 from reflex_core.values import Frame, Pixels
 
 JPEG_QUALITY = 95
@@ -58,4 +58,4 @@ def _is_file(frame: Frame) -> bool:
 
 
 def _text(data: Any) -> str:
-    return base64.b64encode(data).decode("ascii")
+    return encoded(data)

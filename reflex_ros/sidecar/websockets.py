@@ -220,13 +220,13 @@ def _waits(live: _Live, *, waits: bool) -> None:
 
 async def _greeted(live: _Live) -> bool:
     """Send the greeting as soon as a policy serves; return False where the connection ended before, or none ever will."""
-    engine, loop = live.engine, asyncio.get_running_loop()
+    engine = live.engine
     while engine.state not in (READY, DEGRADED) or engine.loaded is None:
         if live.socket.closed or live.stopping.is_set() or engine.state == FAILED:
             await live.socket.close(code=WSCloseCode.INTERNAL_ERROR, message=b"no policy is serving")
             return False
         await asyncio.sleep(LOOKED_EVERY_S)
-    greeting = await loop.run_in_executor(live.request.app[WORKERS], live.wire.greeting)
+    greeting = await live.request.app[WORKERS].run(live.wire.greeting)
     if greeting:
         await _send(live, Reply(200, greeting, {}, live.wire.content_type))
     return True

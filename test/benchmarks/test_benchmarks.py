@@ -35,11 +35,15 @@ def results(path: Path, name: str) -> dict[str, Any]:
 def test_act_overhead_compares_every_case_with_the_bare_session(tmp_path: Path) -> None:
     output = tmp_path / "act.json"
     arguments = ["--rounds", "1", "--requests", "2", "--clients", "1", "2", "--health-seconds", "0.2"]
+    arguments += ["--against", str(Path(act_overhead.__file__).parents[1])]
     assert act_overhead.main([*arguments, "--output", str(output)]) == 0
     document = results(output, "act_overhead")
     cases = {(row["export"], row["image"], row["kind"], row["clients"]) for row in document["overhead"]}
-    assert len(cases) == 2 * 2 * 2 * 2
-    assert all(row["requests"] >= 2 for row in document["overhead"])
+    assert len(cases) == 2 * 2 * 3 * 2
+    for row in document["overhead"]:
+        assert row["requests"] >= 2
+        assert row["/act p50"] > row["floor p50"] > 0
+        assert row["cpu ratio"] >= 0
     assert {row["clients"] for row in document["fairness"]} == {2}
     assert document["health"]["asked"] > 0
 

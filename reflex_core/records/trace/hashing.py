@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from reflex_core.errors import ObservationError
 from reflex_core.images.file_kinds import KINDS, kind_of
 from reflex_core.images.raw_encodings import rgb
+from reflex_core.text import base64_bytes
 from reflex_core.values import Frame, Observation
 
 HASH_LENGTH = 16
@@ -51,7 +51,7 @@ def frame_from(data: bytes) -> Frame:
 
 def base64_text(data: bytes) -> str:
     """Return base64 without line breaks, as in a request."""
-    return base64.b64encode(data).decode("ascii")
+    return base64_bytes.encoded(data)
 
 
 def text_hash(text: str) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from reflex_core.files.json_lines import floats
 from reflex_core.records.trace.hashing import frame_from
 from reflex_core.records.trace.schema import SCHEMA_VERSION, Failure
 from reflex_core.reports import NOT_CACHED
+from reflex_core.text.base64_bytes import decoded
 from reflex_core.values import Floats, Frame
 
 SINGLE_CAMERA = "image"  # other writers keep one image and no camera name
@@ -37,7 +37,7 @@ class RecordedImage:
         if self.text is None:
             return None
         try:
-            return base64.b64decode(self.text, validate=True)
+            return decoded(self.text)
         except ValueError as error:
             raise TraceError(f"the recorded image {self.sha256} is not base64: {error}") from error
 

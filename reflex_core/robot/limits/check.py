@@ -17,6 +17,7 @@ from reflex_core.robot.limits import walk
 from reflex_core.robot.limits.limits import Limits
 from reflex_core.robot.limits.reachable import Motion, Splice, Start
 from reflex_core.robot.limits.safety_config import REJECT, SCALE
+from reflex_core.robot.limits.within import Within
 from reflex_core.values import Columns, Floats
 
 Doubles = NDArray[np.float64]
@@ -96,6 +97,7 @@ class Check:
         self._step, self._bend = step + rounding, bend + 2.0 * rounding
         self._most = np.maximum(step - rounding, 1e-12)
         self._none = np.zeros(limits.dim, np.bool_)
+        self._within = Within(self._low, self._high, self._step, self._bend)
         self._joints = tuple(
             walk.Joint(float(low), float(high), float(most), max(float(change), float(least)))
             for low, high, most, change, least in zip(
@@ -109,6 +111,8 @@ class Check:
         is_hold: a chunk that stops the robot where it is: its deceleration is not limited, its elapsed rows do not matter,
         and its velocities are those of a hold already.
         """
+        if motion.splice is None and not is_hold and self._clean(actions, motion.start):
+            return Checked(actions)
         found = _Found()
         rows = self._in_range(actions, found)
         start, splice = motion.start, motion.splice
@@ -134,6 +138,21 @@ class Check:
         return Checked(
             rows, tuple(found.lines), tuple(found.kinds), int((rows != requested).sum()), found.counts
         )
+
+    def _clean(self, actions: Floats, start: Start | None) -> bool:
+        """Return True only where every comparison below finds nothing; False decides nothing."""
+        if len(actions) < 2 or not (self._speed or self._bends):
+            return False
+        if start is None:
+            step = actions[1] - actions[0]
+            origin = actions[0] - np.minimum(np.maximum(step, -self._most), self._most)
+            return self._within(actions, origin, None)
+        low, high = start.low, start.high
+        if (high + self._most < self._low).any() or (low - self._most > self._high).any():
+            return False
+        step = actions[1] - actions[0] if start.step is None else start.step
+        origin = actions[0] - np.minimum(np.maximum(step, -self._most), self._most)
+        return self._within(actions, np.minimum(np.maximum(origin, low), high), start.step)
 
     def _in_range(self, actions: Floats, found: _Found) -> Floats:
         least, most = actions.min(axis=0), actions.max(axis=0)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from reflex_core.images.file_kind import check_pixels
 from reflex_core.images.file_kinds import KINDS
 from reflex_core.images.raw_encodings import ENCODINGS, check_raw, encoded_size
 from reflex_core.reports import Document
+from reflex_core.text.base64_bytes import decoded
 from reflex_core.text.untrusted import shown
 from reflex_core.values import Frame
 from reflex_ros.sidecar.ignored_fields import find_ignored_fields
@@ -232,11 +232,11 @@ def _decoded(field: str, value: object) -> bytes:
         raise ObservationError(f"'{field}' must be a base64 string, got {shown(value)}", "bad-base64")
     text = value.partition(",")[2] if value.startswith("data:") else value
     try:
-        return base64.b64decode(text, validate=True)
+        return decoded(text)
     except ValueError:
         pass  # not plain base64: perhaps one of the other spellings
     text = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        return decoded(text + "=" * (-len(text) % 4))
     except ValueError as error:
         raise ObservationError(f"'{field}' is not base64", "bad-base64") from error

@@ -9,7 +9,6 @@ Isaac-GR00T `__ndarray_class__` + `as_npy`, a whole .npy file.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ObservationError
+from reflex_core.text.base64_bytes import decoded, encoded
 from reflex_core.text.untrusted import shown
 from reflex_ros.sidecar.wires import npy
 
@@ -83,7 +83,7 @@ def tagged_json(array: Array) -> dict[str, Any]:
     """Return an array as json_numpy writes it."""
     whole = np.ascontiguousarray(array)
     return {
-        "__numpy__": base64.b64encode(whole.tobytes()).decode("ascii"),
+        "__numpy__": encoded(whole.tobytes()),
         "dtype": whole.dtype.str,
         "shape": list(array.shape),
     }
@@ -180,7 +180,7 @@ def _decoded(data: object) -> object:
     if not isinstance(data, str):
         return data
     try:
-        return base64.b64decode(data, validate=True)
+        return decoded(data)
     except ValueError as error:
         raise ObservationError("the bytes of an array are not base64", BAD_ARRAY) from error
 

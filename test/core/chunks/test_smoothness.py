@@ -156,3 +156,20 @@ def test_memory_is_bounded_and_threads_are_welcome() -> None:
         list(pool.map(drive, range(2 * EPISODES_KEPT)))
     assert quality.figures().chunks == 6 * EPISODES_KEPT
     assert len(quality._running) == EPISODES_KEPT
+
+
+def test_figures_are_the_same_whether_borders_are_computed_at_once_or_when_they_are_asked_for() -> None:
+    borders: list[Border] = []
+    at_once, later = Smoothness([1], borders.append), Smoothness([1])
+    random = np.random.default_rng(3)
+    stamp_s = 1.0
+    for number in range(60):
+        actions = np.cumsum(random.normal(size=(10, 2)), axis=0).astype(np.float32)
+        stamp_s += random.choice([0.1, 0.3, 0.7, 1.5])
+        for quality in (at_once, later):
+            feed(quality, actions, stamp_s=stamp_s, latency_s=0.05, start_index=number % 3)
+    assert later.figures() == at_once.figures()
+    assert later.figures() == later.figures()
+    assert at_once.figures().borders == len(borders) == 59
+    jumps = [border.jump for border in borders if not math.isnan(border.jump)]
+    assert later.figures().border_jump_mean == pytest.approx(float(np.mean(jumps)))

@@ -49,6 +49,77 @@ def test_area_averages_what_shrinks_and_nothing_else_does() -> None:
     np.testing.assert_array_equal(resized(picture, 192, 256, "area"), grown)
 
 
+def halved_slowly(picture: Any) -> Any:
+    """Means of 2x2 pixels, a half rounded up."""
+    sums = picture.astype(np.int64)
+    sums = sums[::2, ::2] + sums[1::2, ::2] + sums[::2, 1::2] + sums[1::2, 1::2]
+    return ((sums + 2) // 4).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("have", "want", "halvings"), [
+    ((480, 640), (224, 224), 1),
+    ((480, 640), (168, 224), 1),
+    ((480, 640), (72, 96), 2),
+    ((1080, 1920), (512, 512), 1),
+])  # fmt: skip
+def test_area_halves_what_is_even_and_takes_the_bilinear_filter_for_the_rest(
+    have: tuple[int, int], want: tuple[int, int], halvings: int
+) -> None:
+    picture = noise_picture(3, *have)
+    found, expected = resized(picture, *want, "area"), picture
+    for _ in range(halvings):
+        expected = halved_slowly(expected)
+    np.testing.assert_array_equal(found, cv2.resize(expected, want[::-1], interpolation=cv2.INTER_LINEAR))
+
+
+@pytest.mark.parametrize(("have", "want"), [
+    ((481, 640), (224, 224)),  # odd
+    ((224, 224), (96, 96)),  # small
+    ((320, 320), (224, 224)),  # less than twice as large
+    ((96, 128), (24, 32)),  # by whole numbers
+    ((448, 448), (224, 224)),
+    ((480, 1600), (224, 200)),  # one side is still more than twice too long
+])  # fmt: skip
+def test_area_is_opencvs_where_nothing_can_be_halved_and_bilinear_would_leave_pixels_out(
+    have: tuple[int, int], want: tuple[int, int]
+) -> None:
+    picture = noise_picture(4, *have)
+    halved = halved_slowly(picture) if want == (224, 200) else picture
+    expected = cv2.resize(halved, want[::-1], interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(resized(picture, *want, "area"), expected)
+
+
+def test_area_stays_near_opencvs_on_a_cameras_picture() -> None:
+    """Documented in docs/reference/image-preprocessing.md."""
+    seen = camera_picture(480, 640)
+    for want in ((224, 224), (168, 224), (96, 96), (84, 112)):
+        exact = cv2.resize(seen, want[::-1], interpolation=cv2.INTER_AREA).astype(np.float64)
+        difference = np.abs(resized(seen, *want, "area") - exact)
+        assert 0 < difference.max() <= 6
+        assert difference.mean() < 1.0
+
+
+@pytest.mark.parametrize("have", [(480, 640), (720, 1280), (1080, 1920), (240, 320)])
+def test_area_leaves_no_pixel_out(have: tuple[int, int]) -> None:
+    """A white block of 4x4 pixels anywhere raises the sum by what it covers."""
+    height, width = 84, 112
+    share = 255 * 16 * (height / have[0]) * (width / have[1])
+    for number in range(30):
+        top, left = np.random.default_rng(number).integers(0, (have[0] - 4, have[1] - 4))
+        picture = np.zeros((*have, 3), np.uint8)
+        picture[top : top + 4, left : left + 4] = 255
+        found = resized(picture, height, width, "area").astype(np.int64).sum() / 3
+        assert abs(found - share) < 0.6 * share, (top, left)
+
+
+def camera_picture(height: int, width: int) -> Pixels:
+    """Smooth shapes and a little sensor noise."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (height // 32 + 1, width // 32 + 1, 3), dtype=np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.int16)
+    return np.clip(smooth + random.integers(-8, 9, smooth.shape), 0, 255).astype(np.uint8)
+
+
 @pytest.mark.parametrize("how", ["bilinear", "bilinear_antialias", "area"])
 def test_a_picture_of_the_right_size_is_taken_as_it_is(how: str) -> None:
     picture = noise_picture(0, 8, 8)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cv2
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from reflex_core.errors import ObservationError
 from reflex_core.images import colours, png, raw_encodings, scaling
 from reflex_core.images.png_chunks import MAGIC
+from reflex_core.images.resize import AREA, resized
 from reflex_core.values import Frame
 
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its colour type
@@ -62,7 +64,8 @@ def test_filters_give_the_same_bytes_without_opencv(
     rows: int, columns: int, height: int, width: int, colour: bool
 ) -> None:
     pixels = noise(rows, columns, 3, seed=rows) if colour else noise(rows, columns, seed=rows)
-    for filtered in (scaling.area_averaged, scaling.bilinear):
+    filters = [scaling.area_averaged, scaling.bilinear, *([partial(resized, how=AREA)] if colour else [])]
+    for filtered in filters:
         np.testing.assert_array_equal(
             without_opencv(filtered, pixels, height, width), filtered(pixels, height, width)
         )

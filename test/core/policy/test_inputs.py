@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from reflex_core.errors import ObservationError
 from reflex_core.export.contract import StateSlot
 from reflex_core.export.export import Affine
 from reflex_core.export.image_slots import ImageSlot
-from reflex_core.images.resize import placed
+from reflex_core.images.resize import placed, resized
 from reflex_core.policy.inputs import (
     image_array,
     image_arrays,
@@ -188,3 +190,28 @@ def test_a_state_without_statistics_is_written_as_it_is() -> None:
 def test_a_state_may_be_padded_before_it_is_written() -> None:
     slot_ = StateSlot(None, 32, 256, (), pad=4)
     assert state_words(np.array([1.0, -1.0], np.float32), slot_, None) == "255 0 128 128"
+
+
+@pytest.mark.parametrize("resize", ["stretch", "letterbox", "letterbox_top_left"])
+@pytest.mark.parametrize("how", ["area", "bilinear_antialias", "bilinear"])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
+@pytest.mark.parametrize("size", [(64, 64), (48, 64), (64, 48), (101, 97)])
+def test_a_table_gives_the_numbers_of_the_arithmetic(
+    resize: str, how: str, whole: bool, encoding: str, size: tuple[int, int]
+) -> None:
+    random = np.random.default_rng(len(resize) + size[0])
+    plain = slot(height=64, width=64, resize=resize, how=how)
+    scale = random.normal(size=3).astype(np.float32) / np.float32(100)
+    offset, bars = random.normal(size=(2, 3)).astype(np.float32)
+    made = replace(plain, scale=scale, offset=offset, bars=bars, whole_numbers=whole)
+    picture = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+    box = placed(*size, 64, 64, resize)
+    expected = np.empty((1, 3, 64, 64), np.float32)
+    expected[0] = bars[:, None, None]
+    pixels = resized(picture, box.height, box.width, how).transpose(2, 0, 1)
+    inside = expected[0, :, box.rows, box.columns]
+    np.multiply(pixels, scale[:, None, None], out=inside)
+    inside += offset[:, None, None]
+    expected = np.rint(expected) if whole else expected
+    np.testing.assert_array_equal(image_array(frame(picture, encoding), made), expected)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rclpy.serialization import deserialize_message
+from trajectory_msgs.msg import JointTrajectory
 
 from reflex_core.chunks.interpolation import Bounds, Spline, through
 from reflex_core.errors import SettingError
@@ -40,6 +42,11 @@ def seconds(message: Any) -> list[float]:
     return [point.time_from_start.sec + point.time_from_start.nanosec * 1e-9 for point in message.points]
 
 
+def whole(message: Any) -> Any:
+    """What a subscriber gets."""
+    return deserialize_message(message, JointTrajectory) if isinstance(message, bytes) else message
+
+
 class Sender:
     """The output without a graph: what it published."""
 
@@ -48,7 +55,7 @@ class Sender:
         publisher = SimpleNamespace(topic_name="/reflex/joint_trajectory")
         node: Any = SimpleNamespace(create_lifecycle_publisher=lambda *_, **__: publisher)
         group = Group("arm", (0, 1), NAMES, options=options)
-        self.output = JointTrajectoryOutput(node, lambda _, message: self.sent.append(message), group)
+        self.output = JointTrajectoryOutput(node, lambda _, message: self.sent.append(whole(message)), group)
 
     def send(self, what: Spline) -> Any:
         self.output.send(self.command(what))
