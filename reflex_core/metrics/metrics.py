@@ -172,6 +172,9 @@ class Metrics:
         self.caller_requests = counter(
             "reflex_caller_requests_total", "Requests by caller and outcome", ["caller", "outcome"]
         )
+        self.file_reloads = counter(
+            "reflex_file_reloads_total", "Changed files of keys and certificates: read, or failed and not used", ["file", "outcome"]
+        )
         self.wire_requests = counter(
             "reflex_wire_requests_total", "Requests by how they came (ros, json, openpi, ...) and outcome", ["wire", "outcome"]
         )

@@ -235,6 +235,9 @@ class Settings:
     host: str = _http("127.0.0.1", "Address to listen on. Other than loopback requires a key or --insecure.", metavar="ADDRESS")
     port: int = _http(8000, "Port to listen on; 0: a free one.", minimum=0, maximum=65535)
     api_key_file: str = _http("", "File holding the API key. The environment variable REFLEX_API_KEY does the same.", path=True)
+    keys_file: str = _http(
+        "", "File of hashed API keys with robot ids and rights, as `reflex key add` writes it; read again when it changes.", path=True
+    )
     insecure: bool = _http(False, "Allow other addresses than loopback without an API key.")
     http_threads: int = _http(
         4, "Threads that decode and serve HTTP requests; inference itself runs one at a time.", minimum=1, maximum=64

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from reflex_core.engine.engine import Engine
+from reflex_ros.sidecar.access import Access, Keyring, token_of
 from reflex_ros.sidecar.bodies import BodyMemory
 from reflex_ros.sidecar.problems import Problem, fresh_id
 from reflex_ros.sidecar.robot_access import Robot
 
 WAITING_REQUESTS = 64
+NOTHING_ALLOWED = Access(frozenset())
 
 
 @dataclass(slots=True)
@@ -40,13 +42,25 @@ class Waiting:
 ENGINE = web.AppKey("engine", Engine)
 ROBOT: web.AppKey[Robot | None] = web.AppKey("robot")
 RESERVED = web.AppKey("reserved", str)
-API_KEY = web.AppKey("api_key", bytes)
+KEYRING = web.AppKey("keyring", Keyring)
 ALONE = web.AppKey("alone", bool)  # only this machine can ask
 WAITING = web.AppKey("waiting", Waiting)
 MEMORY = web.AppKey("memory", BodyMemory)
 WORKERS = web.AppKey("workers", ThreadPoolExecutor)
 CLERK = web.AppKey("clerk", ThreadPoolExecutor)
 ASSIGNER = web.AppKey("assigner", ThreadPoolExecutor)
+
+
+def access_of(request: web.BaseRequest) -> Access:
+    """Return what the key of a request may do now: while it is open, its key may be revoked or expire."""
+    assert isinstance(request, web.Request)
+    return request.app[KEYRING].access(token_of(request.headers)) or NOTHING_ALLOWED
+
+
+def requester(request: web.BaseRequest) -> str:
+    """Return how a log line names the sender of a request: its address, and its key where that is one of the file."""
+    words = access_of(request).words
+    return f"{request.remote} ({words})" if words else str(request.remote)
 
 
 def too_many(app: web.Application) -> Problem | None:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Authorisation: the API key, and which addresses may be listened on without one."""
+"""Authorisation: the keys of the settings, and which addresses may be listened on without one."""
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import os
 import socket
@@ -13,9 +12,10 @@ from pathlib import Path
 from reflex_core.errors import ConfigurationError, SettingError
 from reflex_core.files.secrets import read_secret
 from reflex_core.settings.table import Settings
+from reflex_ros.sidecar.access import Keyring
+from reflex_ros.sidecar.key_file import KeyFileError, read_keys
 
 VARIABLE = "REFLEX_API_KEY"
-SCHEMES = ("bearer", "api-key")  # the second is openpi's
 UNKNOWN_HOST = "unknown-host"
 
 
@@ -35,16 +35,18 @@ def read_key(settings: Settings, environment: Mapping[str, str] = os.environ) ->
     return key
 
 
-def authorised(headers: Mapping[str, str], key: bytes | None) -> bool:
-    """Return True without a key, or when `Authorization: Bearer` or `Api-Key` (which go first) or `X-Reflex-Key` brings it."""
-    if key is None:
-        return True
-    scheme, _, token = headers.get("Authorization", "").strip().partition(" ")
-    offered = token if scheme.lower() in SCHEMES else headers.get("X-Reflex-Key", "")
-    return hmac.compare_digest(offered.strip().encode("utf-8", "surrogateescape"), key)
+def read_keyring(settings: Settings, environment: Mapping[str, str] = os.environ) -> Keyring:
+    """Return the keys that are accepted. Raises SettingError for a file that cannot be used."""
+    single = read_key(settings, environment)
+    if not settings.keys_file:
+        return Keyring(single)
+    try:
+        return Keyring(single, read_keys(Path(settings.keys_file)))
+    except KeyFileError as error:
+        raise SettingError(f"setting 'keys_file': {error}") from error
 
 
-def check_address(settings: Settings, key: bytes | None) -> None:
+def check_address(settings: Settings, *, has_key: bool) -> None:
     """Raise ConfigurationError when any host on the network could send requests without a key.
 
     A host that cannot be resolved is refused first: no key would help there.
@@ -54,7 +56,7 @@ def check_address(settings: Settings, key: bytes | None) -> None:
     except (OSError, ValueError) as error:
         message = f"--host {settings.host}: {getattr(error, 'strerror', None) or error}"
         raise ConfigurationError(message, UNKNOWN_HOST) from error
-    if key is not None or settings.insecure or is_loopback(settings.host):
+    if has_key or settings.insecure or is_loopback(settings.host):
         return
     raise ConfigurationError(
         f"--host {settings.host} can be reached from other machines: set {VARIABLE} or --api-key-file,"

@@ -29,8 +29,8 @@ from reflex_core.settings.table import Settings
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.sidecar.act import REFUSED, Call, answer, largest_body, refused
 from reflex_ros.sidecar.admission import (
-    API_KEY,
     ENGINE,
+    KEYRING,
     MEMORY,
     RESERVED,
     WAITING,
@@ -254,7 +254,9 @@ class GrootPort:
         wire = self._wires.pop(client, None)
         if wire is None:
             engine = self._engine
-            served = ServerSide(self._app.get(API_KEY), lambda: engine.state, lambda: engine.loaded)
+            keyring = self._app[KEYRING]
+            access = keyring.access if keyring.required else None
+            served = ServerSide(access, lambda: engine.state, lambda: engine.loaded)
             wire = GrootWire(f"groot-{secrets.token_hex(8)}", served)
             if len(self._wires) >= MOST_CLIENTS:
                 self._wires.popitem(last=False)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gRPC port of LeRobot's clients, opt-in: `transport.AsyncInference` without protobuf, many clients at a time.
 
-The event loop moves bytes; what is done with them is done by the worker threads of /act, within the same limits. There is no
-key on this wire, so that it listens on this machine alone unless two settings say otherwise.
+The event loop moves bytes; what is done with them is done by the worker threads of /act, within the same limits. LeRobot's own
+clients bring no key, so that it listens on this machine alone unless two settings say otherwise; where there is a file of keys, a
+call brings one in its metadata.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from reflex_core.robot.client_units import client_units
 from reflex_core.settings.table import Settings
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.text.untrusted import escaped
+from reflex_ros.sidecar.access import token_of
 from reflex_ros.sidecar.act import REFUSED, Call, answer, largest_body, refused
 from reflex_ros.sidecar.admission import (
     ENGINE,
+    KEYRING,
     MEMORY,
     RESERVED,
     WAITING,
@@ -39,6 +42,7 @@ from reflex_ros.sidecar.admission import (
 from reflex_ros.sidecar.auth import is_loopback
 from reflex_ros.sidecar.bodies import Body, worked
 from reflex_ros.sidecar.connections import StalledError
+from reflex_ros.sidecar.key_file import ACT
 from reflex_ros.sidecar.lerobot_parts import add, receive
 from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, problem_of
 from reflex_ros.sidecar.replies import Reply
@@ -65,6 +69,10 @@ IDLE_S = 30.0  # a client asks for rows all the time: one that does not has gone
 MOST_CALLS = 256
 MOST_CALLS_A_CLIENT = 16
 MOST_SENTENCE = 1000
+NO_KEY = (
+    "each call needs a key in its metadata, `authorization: Bearer <key>`; LeRobot's own client brings none, and"
+    " --lerobot-insecure lets it in"
+)
 GRACE_S = 2.0
 LIMITS_CONNECTIONS = (1, 63)  # the first version of grpcio that does
 OPTIONS = (
@@ -79,6 +87,8 @@ OPTIONS = (
 # gRPC's name by the status of HTTP; its clients try again by themselves after UNAVAILABLE
 # and DEADLINE_EXCEEDED, which would stall a robot's loop
 CODES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
     408: "ABORTED",
     413: "RESOURCE_EXHAUSTED",
     429: "RESOURCE_EXHAUSTED",
@@ -101,6 +111,8 @@ def require_lerobot(settings: Settings) -> None:
         raise SettingError(
             "setting 'lerobot_port': needs the package grpcio: pip install 'reflex_ros[lerobot]'"
         )
+    if settings.keys_file and not settings.lerobot_insecure:
+        return  # each call brings a key
     if is_loopback(settings.lerobot_host) or (settings.insecure and settings.lerobot_insecure):
         return
     raise ConfigurationError(
@@ -231,6 +243,7 @@ class LerobotPort:
 
     async def _rows(self, _message: bytes, context: Context) -> bytes:
         """Answer the observation that waits with rows; empty where none comes within 2 s, and the client asks again."""
+        await self._robot_id(context)
         session = self._sessions.get(context.peer())
         if session is None or self._stopping.is_set():
             await self._stops_within(WAIT_S)
@@ -280,6 +293,7 @@ class LerobotPort:
             self._sessions[peer].name if peer in self._sessions else None,
             reserved=self._app[RESERVED],
             most_bytes=limit,
+            robot_id=self._sessions[peer].robot_id if peer in self._sessions else "",
         )
         with self._app[WAITING].whole():
             return await worked(self._app[WORKERS], room, answer, self._engine, wire, room, call)
@@ -292,6 +306,7 @@ class LerobotPort:
 
     async def _session(self, context: Context) -> Session:
         """Return the session of a client: of its connection, as it brings no name."""
+        robot_id = await self._robot_id(context)
         peer, now_s = context.peer(), time.monotonic()
         session = self._sessions.get(peer)
         if session is None:
@@ -299,8 +314,28 @@ class LerobotPort:
                 sentence = f"{MOST_CLIENTS} LeRobot clients are being served; try again"
                 await self._refuse(context, refusal_of(self._app, 429, "too-many-clients", sentence))
             session = self._sessions[peer] = Session()
-        session.seen_s = now_s
+        session.seen_s, session.robot_id = now_s, robot_id
         return session
+
+    async def _robot_id(self, context: Context) -> str:
+        """Return the robot that the key in the call's metadata is for, "" for none; end a call that needs a key and brings none."""
+        keyring = self._app[KEYRING]
+        if not keyring.has_file or self._engine.settings.lerobot_insecure:
+            return ""
+        brought = {
+            name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)
+        }
+        found = {
+            "Authorization": brought.get("authorization", ""),
+            "X-Reflex-Key": brought.get("x-reflex-key", ""),
+        }
+        access = keyring.access(token_of(found))
+        if access is None:
+            await self._refuse(context, refusal_of(self._app, 401, "unauthorized", NO_KEY))
+        elif not access.may((ACT,)):
+            sentence = f"this needs a key with the right {ACT!r}"
+            await self._refuse(context, refusal_of(self._app, 403, "missing-right", sentence))
+        return access.robot_id if access is not None else ""
 
     def _has_room(self, now_s: float) -> bool:
         """Forget clients that have gone; return whether there is room for one more."""

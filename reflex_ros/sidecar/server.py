@@ -8,18 +8,23 @@ import errno
 import logging
 import os
 import threading
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 from aiohttp import web, web_app
 
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_core.settings.table import Settings
+from reflex_ros.sidecar.access import Keyring
 from reflex_ros.sidecar.admission import MEMORY, WAITING, Waiting
 from reflex_ros.sidecar.app import make_app
-from reflex_ros.sidecar.auth import check_address, read_key
+from reflex_ros.sidecar.auth import check_address, read_keyring
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory
 from reflex_ros.sidecar.connections import ConnectionLimits, Connections, connections_that_fit
+from reflex_ros.sidecar.file_watch import WatchedFiles, watching
 from reflex_ros.sidecar.groot_port import GrootPort, require_groot
+from reflex_ros.sidecar.key_file import read_keys
 from reflex_ros.sidecar.lerobot_port import OFF, LerobotPort, require_lerobot
 from reflex_ros.sidecar.robot_access import Robot
 
@@ -102,12 +107,12 @@ class Sidecar:
 
         Raises ReflexError when the address is taken or unknown, or would be open to the network without a key.
         """
-        key = read_key(self._settings)
-        check_address(self._settings, key)
+        keyring = read_keyring(self._settings)
+        check_address(self._settings, has_key=keyring.required)
         require_lerobot(self._settings)
         require_groot(self._settings)
-        self._has_key = key is not None
-        self._thread = threading.Thread(target=self._run, args=(key,), name="reflex-http", daemon=True)
+        self._has_key = keyring.required
+        self._thread = threading.Thread(target=self._run, args=(keyring,), name="reflex-http", daemon=True)
         self._thread.start()
         self._bound.wait()
         if self._failure is not None:
@@ -123,9 +128,9 @@ class Sidecar:
         if self._thread.is_alive():
             log.error("the HTTP thread did not end within %.0f s", FINISH_S + 5.0)
 
-    def _run(self, key: bytes | None) -> None:
+    def _run(self, keyring: Keyring) -> None:
         try:
-            asyncio.run(self._serve(key))
+            asyncio.run(self._serve(keyring))
         except Exception as error:
             log.exception("the HTTP thread failed")
             self._failure = ReflexError(
@@ -135,9 +140,23 @@ class Sidecar:
             self._bound.set()
             _forget_applications()
 
-    async def _serve(self, key: bytes | None) -> None:
+    async def _serve(self, keyring: Keyring) -> None:
+        async with AsyncExitStack() as watches:
+            for files in self._watched(keyring):
+                await watches.enter_async_context(watching(files, self._engine.metrics))
+            await self._listen(keyring)
+
+    def _watched(self, keyring: Keyring) -> list[WatchedFiles]:
+        """Return the files that are read again when they change."""
+        found = []
+        if self._settings.keys_file:
+            path = Path(self._settings.keys_file)
+            found.append(WatchedFiles("keys", (path,), lambda: read_keys(path), keyring.replace))
+        return found
+
+    async def _listen(self, keyring: Keyring) -> None:
         self.loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        app = make_app(self._engine, key, self._robot, self._body_bytes)
+        app = make_app(self._engine, keyring, self._robot, self._body_bytes)
         self.app, self._waiting, self.memory = app, app[WAITING], app[MEMORY]
         runner = web.AppRunner(
             app,
