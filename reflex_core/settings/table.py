@@ -243,6 +243,10 @@ class Settings:
         4, "Threads that decode and serve HTTP requests; inference itself runs one at a time.", minimum=1, maximum=64
     )
     max_concurrent: int = _http(0, "Concurrent requests on /act; more get 429. 0: no limit of its own.", minimum=0, maximum=10_000)
+    max_waiting_per_robot: int = _http(
+        8, "Requests of one robot, known by its key or X-Session-Id, that may wait; more get 429. 0: no bound of its own.",
+        minimum=0, maximum=64,
+    )
     wire_keys: tuple[str, ...] = _http(
         (), "Which key of an observation of another server's clients is which camera, the state and the instruction: [front=observation/image,"
         " state=joints+gripper, instruction=prompt]; camera=key:bgr for images sent as BGR,"

@@ -3,20 +3,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from aiohttp import web
 
 from reflex_core.engine.engine import Engine
+from reflex_core.metrics.episodes import usable_id
+from reflex_core.text.untrusted import shown
 from reflex_ros.sidecar.access import Access, Keyring, token_of
-from reflex_ros.sidecar.bodies import BodyMemory
-from reflex_ros.sidecar.problems import Problem, fresh_id
+from reflex_ros.sidecar.bodies import Body, BodyMemory, worked
+from reflex_ros.sidecar.fair_queue import FairQueue, Line
+from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id
 from reflex_ros.sidecar.robot_access import Robot
 
-WAITING_REQUESTS = 64
+SESSION_HEADER = "X-Session-Id"
+DEADLINE_HEADER = "X-Reflex-Deadline-Ms"
+LONGEST_DEADLINE_MS = 600_000.0
+
+T = TypeVar("T")
+
+
+class DeadlineError(BodyError):
+    """The header with the deadline is no number."""
+
+    slug = "bad-deadline"
+
+
 NOTHING_ALLOWED = Access(frozenset())
 
 
@@ -45,6 +62,7 @@ RESERVED = web.AppKey("reserved", str)
 KEYRING = web.AppKey("keyring", Keyring)
 ALONE = web.AppKey("alone", bool)  # only this machine can ask
 WAITING = web.AppKey("waiting", Waiting)
+FAIR = web.AppKey("fair", FairQueue)
 MEMORY = web.AppKey("memory", BodyMemory)
 WORKERS = web.AppKey("workers", ThreadPoolExecutor)
 CLERK = web.AppKey("clerk", ThreadPoolExecutor)
@@ -72,12 +90,56 @@ def too_many(app: web.Application) -> Problem | None:
     return refusal_of(app, 429, "too_many_requests", message, concurrent_requests=active, max_concurrent=most)
 
 
-def queue_full(app: web.Application) -> Problem | None:
-    """Return why a whole request does not wait for its turn, None where it does."""
-    waiting = app[WAITING].requests
-    if waiting < WAITING_REQUESTS:
-        return None
-    return refusal_of(app, 503, "queue_full", f"{waiting} requests are waiting; try again")
+def queue_full(app: web.Application) -> bool:
+    """Return whether a whole request would not wait for its turn."""
+    return app[FAIR].full
+
+
+def line_of(request: web.BaseRequest, access: Access) -> Line:
+    """Return whose turns a request takes: the robot's of its key, else its session's, else its address's."""
+    if access.robot_id:
+        return Line(f"robot:{access.robot_id}", known=True)
+    session = request.headers.get(SESSION_HEADER, "")
+    if session and usable_id(session):
+        return Line(f"session:{session}", known=True)
+    return Line(f"peer:{request.remote}")
+
+
+def deadline_of(request: web.BaseRequest, received_ns: int) -> float:
+    """Return when an answer is of no more use, on the monotonic clock in seconds; infinity where the request does not say.
+
+    Raises DeadlineError for a header that is no number of milliseconds.
+    """
+    text = request.headers.get(DEADLINE_HEADER)
+    if text is None:
+        return math.inf
+    try:
+        milliseconds = float(text)
+    except ValueError:
+        milliseconds = math.nan
+    if not 0.0 < milliseconds <= LONGEST_DEADLINE_MS:
+        raise DeadlineError(
+            f"{DEADLINE_HEADER} must be a number of milliseconds from 0 to {LONGEST_DEADLINE_MS:g}, got {shown(text)}"
+        )
+    return received_ns * 1e-9 + milliseconds * 1e-3
+
+
+async def in_turn(
+    app: web.Application,
+    room: Body,
+    line: Line,
+    deadline_s: float,
+    work: Callable[..., T],
+    *arguments: object,
+) -> T | Problem:
+    """Run `work` in a worker once it is the robot's turn; return why it is not run, where it is refused."""
+    turn = await app[FAIR].turn(line, deadline_s)
+    if isinstance(turn, Problem):
+        return turn
+    try:
+        return await worked(app[WORKERS], room, work, *arguments)
+    finally:
+        turn.end(room.work)
 
 
 def refusal_of(app: web.Application, status: int, slug: str, message: str, **more: int) -> Problem:

@@ -34,6 +34,7 @@ from reflex_ros.sidecar.admission import (
     ASSIGNER,
     CLERK,
     ENGINE,
+    FAIR,
     KEYRING,
     MEMORY,
     RESERVED,
@@ -42,7 +43,9 @@ from reflex_ros.sidecar.admission import (
     WORKERS,
     Waiting,
     access_of,
-    queue_full,
+    deadline_of,
+    in_turn,
+    line_of,
     refusal_of,
     requester,
     too_many,
@@ -51,6 +54,7 @@ from reflex_ros.sidecar.assignment_routes import EPISODE, INSTRUCTION, begin_epi
 from reflex_ros.sidecar.auth import is_loopback
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory, read_body, unpacked, worked
 from reflex_ros.sidecar.connections import Connection, StalledError
+from reflex_ros.sidecar.fair_queue import FairQueue
 from reflex_ros.sidecar.gate import NO_KEY, shut_out
 from reflex_ros.sidecar.health import brief_health, config, health
 from reflex_ros.sidecar.history_routes import OPERATIONS as HISTORY_OPERATIONS
@@ -62,7 +66,7 @@ from reflex_ros.sidecar.operator_routes import RESET, breaker_reset, guard_reset
 from reflex_ros.sidecar.page_routes import FILES as PAGE_FILES
 from reflex_ros.sidecar.page_routes import OPERATIONS as PAGE_OPERATIONS
 from reflex_ros.sidecar.page_routes import add_page
-from reflex_ros.sidecar.problems import BodyError, fresh_id, problem_of
+from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, problem_of
 from reflex_ros.sidecar.replies import JSON_TYPE, Reply, problem, response
 from reflex_ros.sidecar.robot_access import Robot
 from reflex_ros.sidecar.trace_context import trace_context
@@ -91,6 +95,12 @@ def make_app(
     app[ENGINE] = engine
     app[WAITING] = Waiting()
     app[MEMORY] = BodyMemory(body_bytes)
+    settings, errors = engine.settings, engine.metrics.errors
+    app[FAIR] = FairQueue(
+        settings.http_threads,
+        lambda: engine.settings.max_waiting_per_robot,
+        lambda slug: errors.labels(slug).inc(),
+    )
     app[ALONE] = is_loopback(engine.settings.host)
     app[ROBOT], app[ASSIGN_TURN] = robot, asyncio.Lock()
     app[RESERVED] = engine.settings.robot_id if robot is not None else ""
@@ -208,8 +218,7 @@ async def _act(request: web.Request, engine: Engine, loaded: ServingState, recei
     limit = largest_body(loaded, engine.settings.max_pixels)
     with memory.body(request.content) as room:
         await read_body(request, room, limit)
-        if (problem := queue_full(request.app)) is not None:
-            return response(refused(_wire(request), problem))
+        deadline_s = deadline_of(request, received_ns)
         access = access_of(request)
         if not access.may((ACT,)):  # revoked while the body was on its way
             return _refused(request, 401, "unauthorized", NO_KEY)
@@ -226,9 +235,9 @@ async def _act(request: web.Request, engine: Engine, loaded: ServingState, recei
                 options=dict(request.query),
                 robot_id=access.robot_id,
             )
-            return response(
-                await worked(request.app[WORKERS], room, answer, engine, _wire(request), room, call)
-            )
+            line, wire = line_of(request, access), _wire(request)
+            made = await in_turn(request.app, room, line, deadline_s, answer, engine, wire, room, call)
+            return response(refused(wire, made) if isinstance(made, Problem) else made)
         finally:
             waiting.requests -= 1
 

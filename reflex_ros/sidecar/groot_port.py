@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import math
 import secrets
 import socket as sockets
 import threading
@@ -34,13 +35,13 @@ from reflex_ros.sidecar.admission import (
     MEMORY,
     RESERVED,
     WAITING,
-    WORKERS,
-    queue_full,
+    in_turn,
     refusal_of,
     too_many,
 )
-from reflex_ros.sidecar.bodies import Body, worked
+from reflex_ros.sidecar.bodies import Body
 from reflex_ros.sidecar.connections import StalledError
+from reflex_ros.sidecar.fair_queue import Line
 from reflex_ros.sidecar.groot_connections import MOST_MESSAGE_BYTES, OpenConnections
 from reflex_ros.sidecar.problems import Problem
 from reflex_ros.sidecar.replies import Reply
@@ -230,7 +231,7 @@ class GrootPort:
         if self._stopping:
             return self._ending()
         wire = self._wire(message.client)
-        if (busy := too_many(app) or queue_full(app)) is not None:
+        if (busy := too_many(app)) is not None:
             return self._counted(wire, busy)
         limit = self._limit()
         if len(message.body) > limit:
@@ -239,7 +240,9 @@ class GrootPort:
         try:
             with app[WAITING].whole(), app[MEMORY].body(None) as room:
                 room.memory.reserve(room, len(message.body))
-                return await worked(app[WORKERS], room, self._work, wire, room, message, limit)
+                line = Line(f"gr00t:{wire.session}", known=True)
+                made = await in_turn(app, room, line, math.inf, self._work, wire, room, message, limit)
+                return self._counted(wire, made) if isinstance(made, Problem) else made
         except StalledError as error:
             return self._counted(wire, refusal_of(app, error.status, error.slug, str(error)))
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -34,14 +35,15 @@ from reflex_ros.sidecar.admission import (
     MEMORY,
     RESERVED,
     WAITING,
-    WORKERS,
+    in_turn,
     queue_full,
     refusal_of,
     too_many,
 )
 from reflex_ros.sidecar.auth import is_loopback
-from reflex_ros.sidecar.bodies import Body, worked
+from reflex_ros.sidecar.bodies import Body
 from reflex_ros.sidecar.connections import StalledError
+from reflex_ros.sidecar.fair_queue import Line
 from reflex_ros.sidecar.key_file import ACT
 from reflex_ros.sidecar.lerobot_parts import add, receive
 from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, problem_of
@@ -227,7 +229,7 @@ class LerobotPort:
             try:
                 await receive(parts, room, limit)
                 received_ns = time.monotonic_ns()
-                if (busy := too_many(self._app) or queue_full(self._app)) is not None:
+                if (busy := too_many(self._app)) is not None:
                     return await self._refuse(context, busy)
                 reply = await self._worked(LerobotWire(call.decode), room, context, limit)
                 if reply.status != 200 or call.timed is None:
@@ -296,7 +298,10 @@ class LerobotPort:
             robot_id=self._sessions[peer].robot_id if peer in self._sessions else "",
         )
         with self._app[WAITING].whole():
-            return await worked(self._app[WORKERS], room, answer, self._engine, wire, room, call)
+            name = call.robot_id or peer
+            line = Line(f"robot:{name}", known=True)
+            made = await in_turn(self._app, room, line, math.inf, answer, self._engine, wire, room, call)
+            return refused(wire, made) if isinstance(made, Problem) else made
 
     async def _fill(self, room: Body, message: bytes, limit: int) -> None:
         data = fields_of(message).get(1, b"")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import socket as sockets
 import time
@@ -33,11 +34,12 @@ from reflex_ros.sidecar.admission import (
     WAITING,
     WORKERS,
     access_of,
-    queue_full,
+    in_turn,
+    line_of,
     refusal_of,
     too_many,
 )
-from reflex_ros.sidecar.bodies import Body, worked
+from reflex_ros.sidecar.bodies import Body
 from reflex_ros.sidecar.connections import Connection, StalledError
 from reflex_ros.sidecar.key_file import ACT
 from reflex_ros.sidecar.problems import Problem, fresh_id, problem_of
@@ -265,14 +267,16 @@ async def _answered(live: _Live, message: bytes | str) -> Reply:
     if live.engine.loaded is None:
         _take(live, len(message))
         return refused(live.wire, problem_of(NotReadyError(live.engine.state), fresh_id()))
-    if (busy := too_many(app) or queue_full(app)) is not None:
+    if (busy := too_many(app)) is not None:
         _take(live, len(message))
         return refused(live.wire, busy)
     try:
         with app[WAITING].whole(), app[MEMORY].body(None) as room:
             _take(live, len(message))
             room.memory.reserve(room, len(message))
-            return await worked(app[WORKERS], room, _answer, live, room, message, received_ns, access)
+            line = line_of(live.request, access)
+            made = await in_turn(app, room, line, math.inf, _answer, live, room, message, received_ns, access)
+            return refused(live.wire, made) if isinstance(made, Problem) else made
     except StalledError as error:
         return refused(live.wire, Problem(error.status, error.slug, str(error), fresh_id()))
 
