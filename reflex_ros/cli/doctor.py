@@ -248,6 +248,10 @@ def http(settings: Settings) -> Iterator[Finding]:
         "required" if keyring.required else "none" if not settings.insecure else "none, as --insecure says"
     )
     yield Finding("api key", OK, message)
+    if settings.tls_cert or settings.tls_key:
+        from reflex_ros.doctor.certificate import certificate
+
+        yield certificate(settings)
 
 
 def served(settings: Settings, drives: bool) -> Iterator[Finding]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from reflex_ros.sidecar.access import Keyring
 from reflex_ros.sidecar.key_file import KeyFileError, read_keys
 
 VARIABLE = "REFLEX_API_KEY"
+log = logging.getLogger(__name__)
+
 UNKNOWN_HOST = "unknown-host"
 
 
@@ -59,10 +62,17 @@ def check_address(settings: Settings, *, has_key: bool) -> None:
     if has_key or settings.insecure or is_loopback(settings.host):
         return
     raise ConfigurationError(
-        f"--host {settings.host} can be reached from other machines: set {VARIABLE} or --api-key-file,"
+        f"--host {settings.host} can be reached from other machines: set {VARIABLE} or --api-key-file or --keys-file,"
         " or say --insecure",
         "insecure-address",
     )
+
+
+def warn_of_plain_keys(settings: Settings, *, has_key: bool) -> None:
+    """Log a warning where keys would come over the network as plain text."""
+    if has_key and not settings.tls_cert and not is_loopback(settings.host):
+        text = "keys are sent to --host %s unencrypted: serve https with --tls-cert and --tls-key, or put a TLS proxy before it"
+        log.warning(text, settings.host)
 
 
 def is_loopback(host: str) -> bool:

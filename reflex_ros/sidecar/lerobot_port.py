@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -27,11 +28,9 @@ from reflex_core.robot.client_units import client_units
 from reflex_core.settings.table import Settings
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.text.untrusted import escaped
-from reflex_ros.sidecar.access import token_of
 from reflex_ros.sidecar.act import REFUSED, Call, answer, largest_body, refused
 from reflex_ros.sidecar.admission import (
     ENGINE,
-    KEYRING,
     MEMORY,
     RESERVED,
     WAITING,
@@ -44,10 +43,11 @@ from reflex_ros.sidecar.auth import is_loopback
 from reflex_ros.sidecar.bodies import Body
 from reflex_ros.sidecar.connections import StalledError
 from reflex_ros.sidecar.fair_queue import Line
-from reflex_ros.sidecar.key_file import ACT
+from reflex_ros.sidecar.lerobot_keys import newest_credentials, robot_of_call
 from reflex_ros.sidecar.lerobot_parts import add, receive
 from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, problem_of
 from reflex_ros.sidecar.replies import Reply
+from reflex_ros.sidecar.tls import Certificate
 from reflex_ros.sidecar.wires.lerobot import NAME, LerobotWire, ObservationCall, RowsCall, SetupCall
 from reflex_ros.sidecar.wires.lerobot_session import Session, Waiting
 from reflex_ros.sidecar.wires.protobuf import bytes_field, fields_of
@@ -71,10 +71,6 @@ IDLE_S = 30.0  # a client asks for rows all the time: one that does not has gone
 MOST_CALLS = 256
 MOST_CALLS_A_CLIENT = 16
 MOST_SENTENCE = 1000
-NO_KEY = (
-    "each call needs a key in its metadata, `authorization: Bearer <key>`; LeRobot's own client brings none, and"
-    " --lerobot-insecure lets it in"
-)
 GRACE_S = 2.0
 LIMITS_CONNECTIONS = (1, 63)  # the first version of grpcio that does
 OPTIONS = (
@@ -127,7 +123,11 @@ def require_lerobot(settings: Settings) -> None:
 class LerobotPort:
     """The open port. Belongs to the event loop. most_connections: at a time; others are closed at once, their clients try again."""
 
-    def __init__(self, app: web.Application, most_connections: int) -> None:
+    def __init__(
+        self, app: web.Application, most_connections: int, certificate: Certificate | None = None
+    ) -> None:
+        """certificate: to serve with where calls bring keys; one that replaces it is for new connections."""
+        self.certificate = certificate
         self._app, self._most_connections = app, most_connections
         self._engine = app[ENGINE]
         self._sessions: dict[str, Session] = {}
@@ -152,7 +152,14 @@ class LerobotPort:
         host = f"[{settings.lerobot_host}]" if ":" in settings.lerobot_host else settings.lerobot_host
         where = f"{host}:{settings.lerobot_port}"
         try:
-            self.port = server.add_insecure_port(where)
+            encrypted = self.certificate is not None and settings.keys_file and not settings.lerobot_insecure
+            credentials = newest_credentials(lambda: self.certificate) if encrypted else None
+            add = (
+                server.add_insecure_port
+                if credentials is None
+                else partial(server.add_secure_port, server_credentials=credentials)
+            )
+            self.port = add(where)
         except RuntimeError as error:
             self.port = 0
             raise ReflexError(
@@ -324,23 +331,10 @@ class LerobotPort:
 
     async def _robot_id(self, context: Context) -> str:
         """Return the robot that the key in the call's metadata is for, "" for none; end a call that needs a key and brings none."""
-        keyring = self._app[KEYRING]
-        if not keyring.has_file or self._engine.settings.lerobot_insecure:
-            return ""
-        brought = {
-            name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)
-        }
-        found = {
-            "Authorization": brought.get("authorization", ""),
-            "X-Reflex-Key": brought.get("x-reflex-key", ""),
-        }
-        access = keyring.access(token_of(found))
-        if access is None:
-            await self._refuse(context, refusal_of(self._app, 401, "unauthorized", NO_KEY))
-        elif not access.may((ACT,)):
-            sentence = f"this needs a key with the right {ACT!r}"
-            await self._refuse(context, refusal_of(self._app, 403, "missing-right", sentence))
-        return access.robot_id if access is not None else ""
+        robot_id, problem = robot_of_call(self._app, context.invocation_metadata())
+        if problem is not None:
+            await self._refuse(context, problem)
+        return robot_id
 
     def _has_room(self, now_s: float) -> bool:
         """Forget clients that have gone; return whether there is room for one more."""

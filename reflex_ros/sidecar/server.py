@@ -7,6 +7,7 @@ import asyncio
 import errno
 import logging
 import os
+import ssl
 import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,7 +20,7 @@ from reflex_core.settings.table import Settings
 from reflex_ros.sidecar.access import Keyring
 from reflex_ros.sidecar.admission import MEMORY, WAITING, Waiting
 from reflex_ros.sidecar.app import make_app
-from reflex_ros.sidecar.auth import check_address, read_keyring
+from reflex_ros.sidecar.auth import check_address, read_keyring, warn_of_plain_keys
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory
 from reflex_ros.sidecar.connections import ConnectionLimits, Connections, connections_that_fit
 from reflex_ros.sidecar.file_watch import WatchedFiles, watching
@@ -27,6 +28,7 @@ from reflex_ros.sidecar.groot_port import GrootPort, require_groot
 from reflex_ros.sidecar.key_file import read_keys
 from reflex_ros.sidecar.lerobot_port import OFF, LerobotPort, require_lerobot
 from reflex_ros.sidecar.robot_access import Robot
+from reflex_ros.sidecar.tls import HANDSHAKE_S, Certificate, context_of, read_certificate, use
 
 BACKLOG = 128
 FINISH_S = 10.0  # how long requests in flight may take once the sidecar stops
@@ -66,6 +68,8 @@ class Sidecar:
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
         self._port, self._has_key = 0, False
+        self._certificate: Certificate | None = None
+        self._tls: ssl.SSLContext | None = None
         self._lerobot: LerobotPort | None = None
         self._groot: GrootPort | None = None
         self._waiting: Waiting | None = None
@@ -100,7 +104,8 @@ class Sidecar:
     def url(self) -> str:
         """The base URL."""
         host = self._settings.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+        scheme = "https" if self._settings.tls_cert else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     def start(self) -> None:
         """Bind the socket; returns when it listens.
@@ -109,6 +114,8 @@ class Sidecar:
         """
         keyring = read_keyring(self._settings)
         check_address(self._settings, has_key=keyring.required)
+        self._certificate = read_certificate(self._settings)
+        warn_of_plain_keys(self._settings, has_key=keyring.required)
         require_lerobot(self._settings)
         require_groot(self._settings)
         self._has_key = keyring.required
@@ -152,7 +159,21 @@ class Sidecar:
         if self._settings.keys_file:
             path = Path(self._settings.keys_file)
             found.append(WatchedFiles("keys", (path,), lambda: read_keys(path), keyring.replace))
+        if self._certificate is not None:
+            self._tls = context_of(self._certificate)
+            paths = (Path(self._settings.tls_cert), Path(self._settings.tls_key))
+            found.append(
+                WatchedFiles("certificate", paths, lambda: read_certificate(self._settings), self._serve_with)
+            )
         return found
+
+    def _serve_with(self, certificate: Certificate) -> None:
+        """Serve new connections with another certificate."""
+        assert self._tls is not None
+        use(self._tls, certificate)
+        self._certificate = certificate
+        if self._lerobot is not None:
+            self._lerobot.certificate = certificate
 
     async def _listen(self, keyring: Keyring) -> None:
         self.loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
@@ -171,7 +192,13 @@ class Sidecar:
         )
         try:
             listening = await self.loop.create_server(
-                table.make, self._settings.host, self._settings.port, reuse_address=True, backlog=BACKLOG
+                table.make,
+                self._settings.host,
+                self._settings.port,
+                reuse_address=True,
+                backlog=BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_S if self._tls is not None else None,
             )
         except OSError as error:
             table.close()
@@ -182,7 +209,7 @@ class Sidecar:
         self._port = listening.sockets[0].getsockname()[1]
         try:
             if self._settings.lerobot_port != OFF:
-                self._lerobot = LerobotPort(app, self._limits.most)
+                self._lerobot = LerobotPort(app, self._limits.most, self._certificate)
                 await self._lerobot.start()
             if self._settings.groot_port != OFF:
                 self._groot = GrootPort(app)
