@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,6 @@ from reflex_core.settings.table import settings_from
 from reflex_ros.doctor.certificate import certificate
 from reflex_ros.sidecar.key_file import add_key, fresh_key
 from reflex_ros.sidecar.server import Sidecar
-from reflex_ros.sidecar.server_connections import connect_remote
 from reflex_ros.sidecar.tls import read_certificate
 from reflex_ros.viewing.live import _history
 
@@ -155,11 +156,16 @@ def test_the_client_of_programs_and_those_of_this_package_trust_a_file(
     with Policy(server.sidecar.url) as policy:
         assert policy.act(**observation).source == "policy"
     assert "header" in _history(server.sidecar.url, "")
-    remote = connect_remote(server.sidecar.url, settings_from({}))
-    try:
-        assert remote.about(60.0).action_names
-    finally:
-        remote.close()
+    program = (
+        "import sys; from reflex_core.settings.table import settings_from;"
+        "from reflex_ros.sidecar.server_connections import connect_remote;"
+        "server = connect_remote(sys.argv[1], settings_from({})); print(server.about(60.0).model_version); server.close()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, server.sidecar.url], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == server.engine.loaded.policy.export.model_version
 
 
 def test_lerobots_port_is_encrypted_where_its_calls_bring_keys(
