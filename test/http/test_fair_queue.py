@@ -266,6 +266,42 @@ def test_a_client_that_leaves_leaves_no_turn_behind() -> None:
     assert world.served == ["arm-1", "arm-2"]
 
 
+@pytest.mark.parametrize(
+    "heeds", [True, False], ids=["waits as long as the reply says", "tries again after 50 ms"]
+)
+def test_two_hundred_callers_get_nine_tenths_of_the_goodput_that_three_get(heeds: bool) -> None:
+    seconds, deadline_s = 30.0, 0.35
+
+    async def scene(callers: int) -> float:
+        world, good = World(robot_waiting=8, most_waiting=64), [0]
+        sleeping: list[tuple[float, asyncio.Future[None]]] = []
+
+        async def caller(line: Line) -> None:
+            while world.now_s < seconds:
+                began_s = world.now_s
+                refused = await world.request(line, began_s + deadline_s)
+                if refused is None:
+                    good[0] += world.now_s - began_s <= deadline_s + 1e-9
+                    continue
+                woken = asyncio.get_running_loop().create_future()
+                pause_s = refused.more["retry_after_ms"] * 1e-3 if heeds else 0.05
+                sleeping.append((world.now_s + pause_s, woken))
+                await woken
+
+        tasks = [asyncio.create_task(caller(Line(f"arm-{number}", known=True))) for number in range(callers)]
+        while not all(task.done() for task in tasks):
+            if not await world.step() and sleeping:
+                world.now_s = max(world.now_s, min(until_s for until_s, _ in sleeping))
+            for entry in [entry for entry in sleeping if entry[0] <= world.now_s]:
+                sleeping.remove(entry)
+                entry[1].set_result(None)
+        return good[0] / seconds
+
+    few, many = run(lambda: scene(3)), run(lambda: scene(200))
+    assert few == pytest.approx(1 / SERVICE_S, rel=0.05)
+    assert many >= 0.9 * few
+
+
 # real sockets
 
 
