@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from reflex_core.concurrency.lru import Lru
 from reflex_ros.sidecar.problems import Problem, fresh_id
 
 WAITING_REQUESTS = 64
@@ -25,6 +26,8 @@ ROBOT_AT_A_TIME = 2  # of one robot: one is inferred while the next is decoded
 SHARE = 0.1  # of the newest request in the running means
 FIRST_GUESS_S = 0.05
 LONGEST_RETRY_S = 60.0
+MOST_COMING = 1024
+COMING_S = 10.0  # after which a client that was refused has gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class FairQueue:
         self._clock = clock
         self._most_waiting = WAITING_REQUESTS if most_waiting is None else most_waiting
         self._robots: dict[Line, _Robot] = {}  # in the order of their turns
+        # those that were refused and will come again: sent back at once, they would cost more than the work itself
+        self._coming: Lru[Line, float] = Lru(MOST_COMING)
         self._waiting = self._under_way = 0
         self._finished_s = 0.0
         self.pace_s = self.service_s = FIRST_GUESS_S
@@ -145,14 +150,14 @@ class FairQueue:
         most = self._robot_waiting()
         if line.known and most and mine >= most:
             message = f"{mine} requests of this robot are waiting and {most} may be; send one at a time"
-            return self._problem(429, "robot_queue_full", message, mine * self.pace_s)
+            return self._problem(line, 429, "robot_queue_full", message, mine * self.pace_s)
         wait_s = self.wait_s(line)
         left_s = deadline_s - self._clock()
         if wait_s > left_s:
-            return self._late(wait_s, left_s)
+            return self._late(line, wait_s, left_s)
         if self.full and not self._made_room(mine):
             message = f"{self._waiting} requests are waiting; try again"
-            return self._problem(503, "queue_full", message, self._waiting * self.pace_s)
+            return self._problem(line, 503, "queue_full", message, self._waiting * self.pace_s)
         return None
 
     def _made_room(self, mine: int) -> bool:
@@ -165,7 +170,7 @@ class FairQueue:
         message = f"{self._most_waiting} requests are waiting, most of them of this client; try again"
         if not ticket.granted.done():
             ticket.granted.set_result(
-                self._problem(503, "queue_full", message, len(longest.waiting) * self.pace_s)
+                self._problem(ticket.line, 503, "queue_full", message, len(longest.waiting) * self.pace_s)
             )
         return True
 
@@ -184,11 +189,12 @@ class FairQueue:
                 continue
             left_s = ticket.deadline_s - self._clock()
             if left_s <= 0.0 or (self._under_way and self.service_s > left_s):
-                ticket.granted.set_result(self._late(self.service_s, left_s))
+                ticket.granted.set_result(self._late(line, self.service_s, left_s))
                 self._forget_idle(line)
                 continue
             robot.under_way += 1
             self._under_way += 1
+            self._coming.pop(line)
             ticket.granted.set_result(None)
 
     def _may_go(self, line: Line, robot: _Robot) -> bool:
@@ -226,12 +232,19 @@ class FairQueue:
         if robot is not None and not robot.waiting and not robot.under_way:
             del self._robots[line]
 
-    def _late(self, wait_s: float, left_s: float) -> Problem:
+    def _late(self, line: Line, wait_s: float, left_s: float) -> Problem:
         message = f"the answer would take about {wait_s * 1e3:.0f} ms, and the request's deadline is in {max(left_s, 0.0) * 1e3:.0f} ms"
-        return self._problem(503, "deadline-unreachable", message, wait_s)
+        return self._problem(line, 503, "deadline-unreachable", message, wait_s)
 
-    def _problem(self, status: int, slug: str, message: str, retry_s: float) -> Problem:
-        """Return a refusal that is counted. Retry-After counts whole seconds; `retry_after_ms` is what was measured."""
+    def _problem(self, line: Line, status: int, slug: str, message: str, retry_s: float) -> Problem:
+        """Return a refusal that is counted. Retry-After counts whole seconds; `retry_after_ms` is what was measured.
+
+        Not sooner than all that were refused could be served once: so many come again.
+        """
         self._count(slug)
-        retry_s = min(max(retry_s, self.pace_s), LONGEST_RETRY_S)
+        now_s = self._clock()
+        self._coming.put(line, now_s)
+        while (oldest := self._coming.oldest()) is not None and now_s - oldest > COMING_S:
+            self._coming.pop_oldest()
+        retry_s = min(max(retry_s, self.pace_s, len(self._coming) * self.pace_s), LONGEST_RETRY_S)
         return Problem(status, slug, message, fresh_id(), retry_s, {"retry_after_ms": round(retry_s * 1e3)})
