@@ -80,7 +80,7 @@ class LastGood:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._good: Lru[Key, Good] = Lru(EPISODES_KEPT)
+        self._good: Lru[Key, Good] = Lru(EPISODES_KEPT, "last_good")
 
     def remember(self, request: Request, served: Served) -> bool:
         """Store an answer that was inferred and is finite, unless a newer one is stored. True when it was stored."""

@@ -22,6 +22,7 @@ from reflex_core.concurrency.lru import Lru
 from reflex_core.export.binding import Binding
 from reflex_core.export.config_schema import GUIDED, OFF, PREFIX
 from reflex_core.export.contract import Contract
+from reflex_core.robot.callers import episode_key, is_episode
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Floats, Request, Served
 
 FLAG = "real-time chunking"
@@ -112,7 +113,7 @@ class Rtc:
         self._horizon, self._dt_s = binding.horizon, binding.dt_s
         self._columns, self._binding = guided_columns(binding, contract.width), binding
         self._lock = threading.Lock()
-        self._episodes: Lru[str, _Episode] = Lru(EPISODES_KEPT)
+        self._episodes: Lru[str, _Episode] = Lru(EPISODES_KEPT, "guidance")
         self._pending: Lru[tuple[str, str, int], Previous] = Lru(PENDING_KEPT)
         self._counts: Counter[str] = Counter()
 
@@ -127,7 +128,7 @@ class Rtc:
         if self.mode == OFF or request.episode_id is None:
             return EpisodeGuidance()
         with self._lock:
-            episode = self._episodes.get(request.episode_id)
+            episode = self._episodes.get(episode_key(request) or "")
             previous = None if episode is None else episode.previous
             delay = max(episode.delays, default=1) if episode is not None else 0
             found = self._guiding(request, previous, delay)
@@ -215,18 +216,18 @@ class Rtc:
         with self._lock:
             previous = self._pending.pop(request_key(request))
             if served.chunk.source in (HOLD, CLOUD) or served.hold_reason:
-                self._forget(request.episode_id)
+                self._forget(episode_key(request) or "")
             elif served.chunk.source == LAST_KNOWN_GOOD:
                 self._continued(request, served)
             elif previous is None:  # another policy made it
-                self._forget(request.episode_id)
+                self._forget(episode_key(request) or "")
             elif served.chunk.source == POLICY:
                 self._counts["guided"] += bool(served.rtc.mode)
                 rows = executed_rows(
                     previous.rows, served.chunk.actions, served.raw_actions, self._binding, previous.base
                 )
                 previous = replace(previous, rows=rows, own=previous.rows, raw=served.raw_actions)
-                self._begin(request.episode_id, previous, math.ceil(delay_s / self._dt_s))
+                self._begin(episode_key(request) or "", previous, math.ceil(delay_s / self._dt_s))
 
     def _begin(self, episode_id: str, previous: Previous, delay: int) -> None:
         episode = self._episodes.get(episode_id) or _Episode()
@@ -260,14 +261,14 @@ class Rtc:
     def forget(self, episode_id: str | None) -> None:
         """Drop the newest chunk of an episode, which is not executed: nothing guides the next one, nor does its delay count."""
         with self._lock:
-            episode = self._episodes.get(episode_id or "")
-            if episode is not None and episode.previous is not None:
-                episode.previous = None
-                episode.delays.pop()
+            for key, episode in self._episodes.items():
+                if is_episode(key, episode_id) and episode.previous is not None:
+                    episode.previous = None
+                    episode.delays.pop()
 
     def _continued(self, request: Request, served: Served) -> None:
         """Note that a fallback goes on with the executing chunk; one of another chunk ends it."""
-        episode = self._episodes.get(request.episode_id or "")
+        episode = self._episodes.get(episode_key(request) or "")
         if episode is None or episode.previous is None:
             return
         if episode.previous.request_id != served.fallback.request_id:

@@ -21,6 +21,7 @@ from reflex_core.chunks.guidance import shifted
 from reflex_core.concurrency.lru import Lru
 from reflex_core.export.binding import Binding
 from reflex_core.reports import NOT_AVERAGED, EnsembleReport
+from reflex_core.robot.callers import episode_key, is_episode
 from reflex_core.robot.gripper import at_the_ends
 from reflex_core.values import LAST_KNOWN_GOOD, POLICY, Floats, Request, Served
 
@@ -106,7 +107,7 @@ class TemporalEnsemble:
         self.coefficient = coefficient
         self._binding = binding
         self._lock = threading.Lock()
-        self._episodes: Lru[str, _Kept] = Lru(EPISODES_KEPT)
+        self._episodes: Lru[str, _Kept] = Lru(EPISODES_KEPT, "ensemble")
         self._pending: Lru[tuple[str, str, int], _Kept] = Lru(PENDING_KEPT)
         self._counts: Counter[str] = Counter()
 
@@ -124,7 +125,7 @@ class TemporalEnsemble:
         if request.episode_id is None or not np.isfinite(positions).all():
             return served_rows(positions, self._binding, request.observation.state), NOT_AVERAGED
         with self._lock:
-            kept = self._episodes.get(request.episode_id)
+            kept = self._episodes.get(episode_key(request) or "")
             elapsed, why = self._elapsed(request, kept)
             self._counts[why or "averaged"] += 1
             earlier = None if kept is None or why else kept
@@ -161,22 +162,23 @@ class TemporalEnsemble:
         source, executed = served.chunk.source, served.fallback.request_id
         with self._lock:
             following = self._pending.pop(request_key(request))
-            kept = self._episodes.get(request.episode_id)
+            kept = self._episodes.get(episode_key(request) or "")
             if source == POLICY and following is not None and not served.hold_reason:
                 # the answer to an older observation may come late
                 if kept is None or kept.zero_ns <= following.zero_ns:
-                    self._episodes.put(request.episode_id, following)
+                    self._episodes.put(episode_key(request) or "", following)
             elif source != LAST_KNOWN_GOOD or served.hold_reason or (kept and kept.request_id != executed):
-                self._episodes.pop(request.episode_id)
+                self._episodes.pop(episode_key(request) or "")
             elif kept is not None:
                 begins = len(kept.average.rows) - len(served.chunk.actions)
                 continued = Continued(request.request_id, begins)
-                self._episodes.put(request.episode_id, replace(kept, continued=continued))
+                self._episodes.put(episode_key(request) or "", replace(kept, continued=continued))
 
     def forget(self, episode_id: str | None) -> None:
         """Drop the mean of an episode that begins anew, or whose newest chunk is not executed."""
         with self._lock:
-            self._episodes.pop(episode_id or "")
+            for key in [key for key in self._episodes if is_episode(key, episode_id)]:
+                self._episodes.pop(key)
 
 
 class RecordedEnsemble:

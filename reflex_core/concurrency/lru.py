@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 Kept = TypeVar("Kept")
+
+# items of this process that were dropped because more were remembered than there is room for, by kind
+forgotten: Counter[str] = Counter()
 
 
 class Lru(Generic[Key, Kept]):
@@ -17,19 +20,24 @@ class Lru(Generic[Key, Kept]):
     Not thread-safe: a caller that shares one has a lock already, for more than this.
     """
 
-    __slots__ = ("_items", "_most")
+    __slots__ = ("_items", "_kind", "_most")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, kind: str = "") -> None:
+        """most: items. kind: under which `forgotten` counts those that were dropped for others, "" for not at all."""
         if most < 1:
             raise ValueError(f"a memory must hold at least 1 item, got {most}")
-        self._most = most
+        self._most, self._kind = most, kind
         self._items: OrderedDict[Key, Kept] = OrderedDict()
 
     def put(self, key: Key, kept: Kept) -> tuple[Key, Kept] | None:
         """Store an item as the newest; return the one that was dropped for it, None while there is room."""
         self._items[key] = kept
         self._items.move_to_end(key)
-        return self._items.popitem(last=False) if len(self._items) > self._most else None
+        if len(self._items) <= self._most:
+            return None
+        if self._kind:
+            forgotten[self._kind] += 1
+        return self._items.popitem(last=False)
 
     def touch(self, key: Key) -> None:
         """Make a known item the newest. Raises KeyError for one that is not stored."""

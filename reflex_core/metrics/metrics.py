@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from reflex_core.concurrency.lru import forgotten
 from reflex_core.metrics.cadence import TickFigures
 from reflex_core.metrics.caller_labels import CallerLabels
 from reflex_core.metrics.counters import pictures_mended
@@ -82,6 +83,21 @@ class TripGauge(Collector):
         shown = {ROS: 0.0} | {self._labels.label(one.caller): 1.0 for one in self._standings() if one.tripped}
         for label, value in shown.items():
             family.add_metric([self._embodiment, label], value)
+        yield family
+
+
+class ForgottenStates(Collector):
+    """What was dropped of robots and episodes because more were remembered than there is room for, read at each scrape."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield one counter."""
+        family = CounterMetricFamily(
+            "reflex_states_forgotten",
+            "States of robots and episodes dropped for newer ones, by kind",
+            labels=["kind"],
+        )
+        for kind, number in sorted(forgotten.items()):
+            family.add_metric([kind], number)
         yield family
 
 
@@ -171,6 +187,9 @@ class Metrics:
         )
         self.caller_requests = counter(
             "reflex_caller_requests_total", "Requests by caller and outcome", ["caller", "outcome"]
+        )
+        self.file_reloads = counter(
+            "reflex_file_reloads_total", "Changed files of keys and certificates: read, or failed and not used", ["file", "outcome"]
         )
         self.wire_requests = counter(
             "reflex_wire_requests_total", "Requests by how they came (ros, json, openpi, ...) and outcome", ["wire", "outcome"]
@@ -281,6 +300,7 @@ class Metrics:
         self.registry.register(self.motion)
         self.registry.register(self.ticks)
         self.registry.register(PictureFigures())
+        self.registry.register(ForgottenStates())
 
     def exposition(self) -> bytes:
         """Return all metrics in the Prometheus text format."""

@@ -24,6 +24,7 @@ from reflex_core.images.scaling import area_averaged
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.session import Tensor
 from reflex_core.reports import NOT_CACHED
+from reflex_core.robot.callers import is_episode
 from reflex_core.values import Floats, Observation
 
 FLAG = "--prefix-cache"
@@ -102,7 +103,7 @@ class PrefixCache:
         self._overwritten, self._most_bytes = overwritten, most_bytes
         self._clock_ns = clock_ns
         self._lock = threading.Lock()
-        self._kept: Lru[str, _Kept] = Lru(episodes)
+        self._kept: Lru[str, _Kept] = Lru(episodes, "prefix")
         self._counts: Counter[str] = Counter()
 
     @property
@@ -171,7 +172,8 @@ class PrefixCache:
     def forget(self, episode_id: str | None) -> None:
         """Drop the prefix of an episode that begins anew."""
         with self._lock:
-            self._kept.pop(episode_id or "")
+            for key in [key for key in self._kept if is_episode(key, episode_id)]:
+                self._kept.pop(key)
 
 
 def image_change(before: Floats, now: Floats) -> float:

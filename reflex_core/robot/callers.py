@@ -14,6 +14,7 @@ from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
 from reflex_core.values import EPISODE, PEER, PREFIXES, ROS, SESSION, UNKNOWN, Request
 
 PEER_CHARACTERS = 64
+_BETWEEN = "\x1f"  # in no name and no id, as both are printable
 CALLER_CHARACTERS = ID_CHARACTERS + max(map(len, PREFIXES))
 
 
@@ -59,6 +60,24 @@ def caller_of(request: Request) -> str:
     if request.observation.stamp_ns:
         return ROS
     return EPISODE + request.episode_id if request.episode_id else UNKNOWN
+
+
+def episode_key(request: Request) -> str | None:
+    """Return what tells a request's episode from those of other robots, which may have the same id; None without an episode.
+
+    The id itself for this process's own robot and for callers without a name.
+    """
+    robot = robot_of(request)
+    return (
+        f"{robot}{_BETWEEN}{request.episode_id}"
+        if robot and request.episode_id is not None
+        else request.episode_id
+    )
+
+
+def is_episode(key: str, episode_id: str | None) -> bool:
+    """Return whether a key is of an episode with this id, whichever robot's."""
+    return episode_id is not None and (key == episode_id or key.endswith(f"{_BETWEEN}{episode_id}"))
 
 
 def robot_of(request: Request) -> str:

@@ -235,11 +235,22 @@ class Settings:
     host: str = _http("127.0.0.1", "Address to listen on. Other than loopback requires a key or --insecure.", metavar="ADDRESS")
     port: int = _http(8000, "Port to listen on; 0: a free one.", minimum=0, maximum=65535)
     api_key_file: str = _http("", "File holding the API key. The environment variable REFLEX_API_KEY does the same.", path=True)
+    keys_file: str = _http(
+        "", "File of hashed API keys with robot ids and rights, as `reflex key add` writes it; read again when it changes.", path=True
+    )
+    tls_cert: str = _http(
+        "", "Certificate chain (PEM) to serve https and wss with, together with --tls-key; read again when it changes.", path=True
+    )
+    tls_key: str = _http("", "Private key (PEM, without a password) of that certificate.", path=True)
     insecure: bool = _http(False, "Allow other addresses than loopback without an API key.")
     http_threads: int = _http(
         4, "Threads that decode and serve HTTP requests; inference itself runs one at a time.", minimum=1, maximum=64
     )
     max_concurrent: int = _http(0, "Concurrent requests on /act; more get 429. 0: no limit of its own.", minimum=0, maximum=10_000)
+    max_waiting_per_robot: int = _http(
+        8, "Requests of one robot, known by its key or X-Session-Id, that may wait; more get 429. 0: no bound of its own.",
+        minimum=0, maximum=64,
+    )
     wire_keys: tuple[str, ...] = _http(
         (), "Which key of an observation of another server's clients is which camera, the state and the instruction: [front=observation/image,"
         " state=joints+gripper, instruction=prompt]; camera=key:bgr for images sent as BGR,"

@@ -64,7 +64,7 @@ class ObservationHistory:
         self._period_ns, self._most_bytes = round(period_s * 1e9), most_bytes
         self._filled = {reason: filled(reason) for reason in REASONS}
         self._lock = threading.Lock()
-        self._episodes: Lru[Key, _Episode] = Lru(EPISODES_KEPT)
+        self._episodes: Lru[Key, _Episode] = Lru(EPISODES_KEPT, "observations")
         self._log = RateLimitedLog(log)
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:

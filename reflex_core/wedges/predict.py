@@ -15,6 +15,7 @@ from reflex_core.policy.base import MadeElsewhere, Policy
 from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.policy.sampler import RequestContext, Sampling
 from reflex_core.reports import NOT_AVERAGED, NOT_GUIDED, CacheReport, EnsembleReport, RtcReport
+from reflex_core.robot.callers import episode_key
 from reflex_core.values import ActionChunk, Floats, Inference, Request, Served
 from reflex_core.wedges.wedge import Proceed
 
@@ -88,7 +89,7 @@ class Predict:
             context = RequestContext(request, found.previous, found.elapsed_rows)
             sampling = replace(sampling, guidance=guidance, context=context)
         prediction = self._policy.predict(
-            request.observation, seed, sampling, request.cancellation, request.episode_id, self._cache
+            request.observation, seed, sampling, request.cancellation, episode_key(request), self._cache
         )
         if self._rtc is not None:
             self._rtc.produced(request, prediction.normalised)

@@ -231,12 +231,12 @@ def written_to(settings: Settings) -> dict[str, str]:
 
 def http(settings: Settings) -> Iterator[Finding]:
     """Check the port, and whether the address may be listened on."""
-    from reflex_ros.sidecar.auth import UNKNOWN_HOST, VARIABLE, check_address, read_key
+    from reflex_ros.sidecar.auth import UNKNOWN_HOST, VARIABLE, check_address, read_keyring
 
     yield system.port(settings.host, settings.port)
     try:
-        key = read_key(settings)
-        check_address(settings, key)
+        keyring = read_keyring(settings)
+        check_address(settings, has_key=keyring.required)
     except ConfigurationError as error:
         if error.slug == UNKNOWN_HOST:
             return  # the check of the port has reported it
@@ -244,8 +244,14 @@ def http(settings: Settings) -> Iterator[Finding]:
             "api key", FAIL, str(error), f"set {VARIABLE}, or --api-key-file to a file that holds the key"
         )
         return
-    message = "required" if key else "none" if not settings.insecure else "none, as --insecure says"
+    message = (
+        "required" if keyring.required else "none" if not settings.insecure else "none, as --insecure says"
+    )
     yield Finding("api key", OK, message)
+    if settings.tls_cert or settings.tls_key:
+        from reflex_ros.doctor.certificate import certificate
+
+        yield certificate(settings)
 
 
 def served(settings: Settings, drives: bool) -> Iterator[Finding]:

@@ -40,6 +40,7 @@ VERBS = {
     for verb in (
         Verb("serve", SERVE, "serve an ONNX export over ROS 2 and HTTP"),
         Verb("demo", SERVE, "let an embedded policy move a simulated arm"),
+        Verb("key", SERVE, "keep the API keys of robots and operators"),
         Verb("doctor", SERVE, "check this machine, the policy and the robot's description"),
         Verb("export", PREPARE, "make an ONNX export of a LeRobot checkpoint, compared with LeRobot"),
         Verb("import", PREPARE, "make an export of another program's ONNX export", "import_folder"),

@@ -11,15 +11,16 @@ from functools import partial
 from reflex_core.engine.engine import DEGRADED, READY, Engine
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError, ReflexError
-from reflex_core.robot.callers import caller_from
+from reflex_core.robot.callers import caller_from, require_robot_id
 from reflex_core.robot.intake import MISSING_INSTRUCTION
 from reflex_core.settings.wire_keys import key_map
 from reflex_core.slots.routing_headers import routing_headers
 from reflex_core.text.rate_limit import RateLimitedLog
+from reflex_core.text.untrusted import shown
 from reflex_core.values import NOTHING, Request, Served
 from reflex_ros.sidecar.bodies import MOST_BYTES, Body, unpacked
 from reflex_ros.sidecar.connections import StalledError
-from reflex_ros.sidecar.problems import Problem, fresh_id, header_safe, problem_of
+from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, header_safe, problem_of
 from reflex_ros.sidecar.replies import Reply
 from reflex_ros.sidecar.trace_context import NO_PARENT, TraceContext
 from reflex_ros.sidecar.wires.fields import misnamed_instruction
@@ -34,6 +35,13 @@ log = logging.getLogger(__name__)
 _failures = RateLimitedLog(log)
 
 
+class OtherRobotError(BodyError):
+    """The request names another robot than its key is for."""
+
+    slug = "other-robot"
+    status = 403
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """Connection and headers of a request.
@@ -41,7 +49,7 @@ class Call:
     received_ns: on the monotonic clock. peer: the address it came from; session: of its connection, where the wire has one.
     reserved: a `robot_id` that it may not bring: the robot's of this process. packed: its Content-Encoding. most_bytes: of
     the body, unpacked. forwarded: sent by another server because its own policy failed. parent: the caller's span.
-    options: of the URL's query.
+    options: of the URL's query. robot_id: that its key is for, "" for a key of no robot.
     """
 
     received_ns: int
@@ -53,6 +61,7 @@ class Call:
     forwarded: bool = False
     parent: TraceContext = NO_PARENT
     options: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    robot_id: str = ""
 
 
 def cameras_of(loaded: ServingState) -> tuple[str, ...]:
@@ -162,6 +171,19 @@ def _decoded(wire: Wire, body: Body, call: Call, readable: Readable) -> DecodedR
     return decoded
 
 
+def _robot_id(decoded: DecodedRequest, call: Call) -> str | None:
+    """Return the robot that sends a request: its key's, else the one that it names. Raises OtherRobotError, ObservationError."""
+    own = call.robot_id or decoded.key_robot_id
+    if not own:
+        return decoded.robot_id
+    require_robot_id(own, call.reserved)
+    if decoded.robot_id and decoded.robot_id != own:
+        raise OtherRobotError(
+            f"this key is for the robot {own!r}, and the request names {shown(decoded.robot_id)}: leave 'robot_id' out"
+        )
+    return own
+
+
 def _request(engine: Engine, wire: Wire, decoded: DecodedRequest, call: Call) -> Request:
     return engine.request(
         decoded.observation,
@@ -174,7 +196,7 @@ def _request(engine: Engine, wire: Wire, decoded: DecodedRequest, call: Call) ->
         previous_request_id=decoded.previous_request_id,
         traceparent=call.parent.traceparent,
         tracestate=call.parent.tracestate,
-        caller=caller_from(decoded.robot_id, call.session, decoded.episode_id, call.peer),
+        caller=caller_from(_robot_id(decoded, call), call.session, decoded.episode_id, call.peer),
         wire=decoded.wire or wire.name,
     )
 

@@ -27,39 +27,47 @@ from reflex_ros.sidecar.ab_routes import (
     policies,
     report_outcome,
 )
+from reflex_ros.sidecar.access import Keyring
 from reflex_ros.sidecar.act import Call, answer, largest_body, refused
 from reflex_ros.sidecar.addresses import HOP_HEADER
 from reflex_ros.sidecar.admission import (
     ALONE,
-    API_KEY,
     ASSIGNER,
     CLERK,
     ENGINE,
+    FAIR,
+    KEYRING,
     MEMORY,
     RESERVED,
     ROBOT,
     WAITING,
     WORKERS,
     Waiting,
-    queue_full,
+    access_of,
+    deadline_of,
+    in_turn,
+    line_of,
     refusal_of,
+    requester,
     too_many,
 )
 from reflex_ros.sidecar.assignment_routes import EPISODE, INSTRUCTION, begin_episode, instruct
-from reflex_ros.sidecar.auth import authorised, is_loopback
+from reflex_ros.sidecar.auth import is_loopback
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory, read_body, unpacked, worked
 from reflex_ros.sidecar.connections import Connection, StalledError
-from reflex_ros.sidecar.csrf import refusal
-from reflex_ros.sidecar.health import config, health
+from reflex_ros.sidecar.fair_queue import FairQueue
+from reflex_ros.sidecar.gate import NO_KEY, shut_out
+from reflex_ros.sidecar.health import brief_health, config, health
 from reflex_ros.sidecar.history_routes import OPERATIONS as HISTORY_OPERATIONS
 from reflex_ros.sidecar.history_routes import add_history
+from reflex_ros.sidecar.key_file import ACT, READ
 from reflex_ros.sidecar.openapi import PATH as OPENAPI_PATH
 from reflex_ros.sidecar.openapi import Handler, Operation, add_operations, document
 from reflex_ros.sidecar.operator_routes import RESET, breaker_reset, guard_reset, guard_status
 from reflex_ros.sidecar.page_routes import FILES as PAGE_FILES
 from reflex_ros.sidecar.page_routes import OPERATIONS as PAGE_OPERATIONS
 from reflex_ros.sidecar.page_routes import add_page
-from reflex_ros.sidecar.problems import BodyError, fresh_id, problem_of
+from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, problem_of
 from reflex_ros.sidecar.replies import JSON_TYPE, Reply, problem, response
 from reflex_ros.sidecar.robot_access import Robot
 from reflex_ros.sidecar.trace_context import trace_context
@@ -82,18 +90,23 @@ ASSIGN_TURN = web.AppKey("assign_turn", asyncio.Lock)
 
 
 def make_app(
-    engine: Engine, api_key: bytes | None, robot: Robot | None = None, body_bytes: int = MOST_BYTES
+    engine: Engine, keyring: Keyring, robot: Robot | None = None, body_bytes: int = MOST_BYTES
 ) -> web.Application:
     """Return the application; its worker threads live as long as it does. body_bytes: for all requests together."""
     app = web.Application(middlewares=[_failurein_json])
     app[ENGINE] = engine
     app[WAITING] = Waiting()
     app[MEMORY] = BodyMemory(body_bytes)
+    settings, errors = engine.settings, engine.metrics.errors
+    app[FAIR] = FairQueue(
+        settings.http_threads,
+        lambda: engine.settings.max_waiting_per_robot,
+        lambda slug: errors.labels(slug).inc(),
+    )
     app[ALONE] = is_loopback(engine.settings.host)
     app[ROBOT], app[ASSIGN_TURN] = robot, asyncio.Lock()
     app[RESERVED] = engine.settings.robot_id if robot is not None else ""
-    if api_key is not None:
-        app[API_KEY] = api_key
+    app[KEYRING] = keyring
     app.cleanup_ctx.append(_threads)
     for route in ROUTES:
         app.router.add_post(route, act)
@@ -104,11 +117,11 @@ def make_app(
         (*OPERATIONS, *HISTORY_OPERATIONS, *PAGE_OPERATIONS),
         WIRES,
         open_paths=OPEN_PATHS,
-        has_key=api_key is not None,
+        has_key=keyring.required,
     )
     app[OPENAPI] = orjson.dumps(described)
     add_sockets(app)
-    add_page(app, engine, robot, has_key=api_key is not None, alone=app[ALONE])
+    add_page(app, engine, robot, has_key=keyring.required, alone=app[ALONE])
     return app
 
 
@@ -146,9 +159,9 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
             return _refused(request, 400, "bad-host", "a request must name one Host")
         known = request.match_info.http_exception is None
         upgrade = is_upgrade(request)
-        shut_out = _shut_out(request) if known and (upgrade or request.path not in OPEN_PATHS) else None
-        if shut_out is not None:
-            return shut_out
+        barred = shut_out(request, OPEN_PATHS, upgrade=upgrade) if known else None
+        if barred is not None:
+            return response(refused(_wire(request), barred))
         return await serve_socket(request) if upgrade else await handler(request)
     except ConnectionError:
         raise  # the client has gone: there is no one to answer
@@ -177,19 +190,6 @@ def _one_host(request: web.Request) -> bool:
     if not hosts:
         return request.version < HttpVersion11
     return len(hosts) == 1 and hosts[0].isprintable() and " " not in hosts[0]
-
-
-def _shut_out(request: web.Request) -> web.Response | None:
-    """Return 401 or 403 if the caller is not authorised or, without a key, a browser sends it for another site; else None."""
-    key = request.app.get(API_KEY)
-    if key is not None:
-        if authorised(request.headers, key):
-            return None
-        return _refused(request, 401, "unauthorized", "this needs the API key: Authorization: Bearer <key>")
-    # a browser names the page of an upgrade as it does with a POST, and programs may use any name: ws://gpu-box:8000
-    method = "POST" if is_upgrade(request) else request.method
-    found = refusal(method, request.path, request.headers, alone=request.app[ALONE])
-    return _refused(request, 403, *found) if found is not None else None
 
 
 def _refused(request: web.Request, status: int, slug: str, message: str) -> web.Response:
@@ -221,8 +221,10 @@ async def _act(request: web.Request, engine: Engine, loaded: ServingState, recei
     limit = largest_body(loaded, engine.settings.max_pixels)
     with memory.body(request.content) as room:
         await read_body(request, room, limit)
-        if (problem := queue_full(request.app)) is not None:
-            return response(refused(_wire(request), problem))
+        deadline_s = deadline_of(request, received_ns)
+        access = access_of(request)
+        if not access.may((ACT,)):  # revoked while the body was on its way
+            return _refused(request, 401, "unauthorized", NO_KEY)
         waiting.requests += 1
         try:
             call = Call(
@@ -234,17 +236,21 @@ async def _act(request: web.Request, engine: Engine, loaded: ServingState, recei
                 forwarded=HOP_HEADER in request.headers,
                 parent=trace_context(request.headers),
                 options=dict(request.query),
+                robot_id=access.robot_id,
             )
-            return response(
-                await worked(request.app[WORKERS], room, answer, engine, _wire(request), room, call)
-            )
+            line, wire = line_of(request, access), _wire(request)
+            made = await in_turn(request.app, room, line, deadline_s, answer, engine, wire, room, call)
+            return response(refused(wire, made) if isinstance(made, Problem) else made)
         finally:
             waiting.requests -= 1
 
 
 async def get_health(request: web.Request) -> web.Response:
     """GET /health: 200 only while a policy is ready."""
-    return response(health(request.app[ENGINE]))
+    engine = request.app[ENGINE]
+    # what balances the load has no key: it reads the status alone
+    brief = request.app[KEYRING].has_file and not access_of(request).may((READ,))
+    return response(brief_health(engine) if brief else health(engine))
 
 
 async def get_healthz(request: web.Request) -> web.Response:
@@ -323,7 +329,9 @@ async def _assign(
         return response(problem(503, "not-answered", message, fresh_id(), 1.0))
     try:
         loop = asyncio.get_running_loop()
-        return response(await loop.run_in_executor(request.app[ASSIGNER], work, robot, body, request.remote))
+        return response(
+            await loop.run_in_executor(request.app[ASSIGNER], work, robot, body, requester(request))
+        )
     finally:
         turn.release()
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Authorisation: the API key, and which addresses may be listened on without one."""
+"""Authorisation: the keys of the settings, and which addresses may be listened on without one."""
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -13,9 +13,12 @@ from pathlib import Path
 from reflex_core.errors import ConfigurationError, SettingError
 from reflex_core.files.secrets import read_secret
 from reflex_core.settings.table import Settings
+from reflex_ros.sidecar.access import Keyring
+from reflex_ros.sidecar.key_file import KeyFileError, read_keys
 
 VARIABLE = "REFLEX_API_KEY"
-SCHEMES = ("bearer", "api-key")  # the second is openpi's
+log = logging.getLogger(__name__)
+
 UNKNOWN_HOST = "unknown-host"
 
 
@@ -35,16 +38,18 @@ def read_key(settings: Settings, environment: Mapping[str, str] = os.environ) ->
     return key
 
 
-def authorised(headers: Mapping[str, str], key: bytes | None) -> bool:
-    """Return True without a key, or when `Authorization: Bearer` or `Api-Key` (which go first) or `X-Reflex-Key` brings it."""
-    if key is None:
-        return True
-    scheme, _, token = headers.get("Authorization", "").strip().partition(" ")
-    offered = token if scheme.lower() in SCHEMES else headers.get("X-Reflex-Key", "")
-    return hmac.compare_digest(offered.strip().encode("utf-8", "surrogateescape"), key)
+def read_keyring(settings: Settings, environment: Mapping[str, str] = os.environ) -> Keyring:
+    """Return the keys that are accepted. Raises SettingError for a file that cannot be used."""
+    single = read_key(settings, environment)
+    if not settings.keys_file:
+        return Keyring(single)
+    try:
+        return Keyring(single, read_keys(Path(settings.keys_file)))
+    except KeyFileError as error:
+        raise SettingError(f"setting 'keys_file': {error}") from error
 
 
-def check_address(settings: Settings, key: bytes | None) -> None:
+def check_address(settings: Settings, *, has_key: bool) -> None:
     """Raise ConfigurationError when any host on the network could send requests without a key.
 
     A host that cannot be resolved is refused first: no key would help there.
@@ -54,13 +59,20 @@ def check_address(settings: Settings, key: bytes | None) -> None:
     except (OSError, ValueError) as error:
         message = f"--host {settings.host}: {getattr(error, 'strerror', None) or error}"
         raise ConfigurationError(message, UNKNOWN_HOST) from error
-    if key is not None or settings.insecure or is_loopback(settings.host):
+    if has_key or settings.insecure or is_loopback(settings.host):
         return
     raise ConfigurationError(
-        f"--host {settings.host} can be reached from other machines: set {VARIABLE} or --api-key-file,"
+        f"--host {settings.host} can be reached from other machines: set {VARIABLE} or --api-key-file or --keys-file,"
         " or say --insecure",
         "insecure-address",
     )
+
+
+def warn_of_plain_keys(settings: Settings, *, has_key: bool) -> None:
+    """Log a warning where keys would come over the network as plain text."""
+    if has_key and not settings.tls_cert and not is_loopback(settings.host):
+        text = "keys are sent to --host %s unencrypted: serve https with --tls-cert and --tls-key, or put a TLS proxy before it"
+        log.warning(text, settings.host)
 
 
 def is_loopback(host: str) -> bool:

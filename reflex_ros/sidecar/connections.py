@@ -315,7 +315,8 @@ class Connection(web.RequestHandler):
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Handle the client's EOF. It may have gone, or wait for its answer (`nc -N` does): EOF does not distinguish them."""
         started = self._request is not None and self._request.writer.output_size > 0
-        if started or (self.state in (NEW, IDLE) and not self._received):
+        half = self.transport and not self.transport.get_extra_info("sslcontext")  # TLS ends both ways
+        if started or not half or (self.state in (NEW, IDLE) and not self._received):
             return None
         self.half_closed = True
         self._loop.call_later(SETTLE_S, self._settled)

@@ -119,8 +119,8 @@ def event(name: str, document: bytes) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + document + b"\n\n"
 
 
-async def stream(request: web.Request, hub: Hub) -> web.StreamResponse:
-    """Send a client its events until it goes, is too slow, or the server stops."""
+async def stream(request: web.Request, hub: Hub, allowed: Callable[[], bool]) -> web.StreamResponse:
+    """Send a client its events until it goes, is too slow, its key is revoked (allowed: not yet), or the server stops."""
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
@@ -128,6 +128,8 @@ async def stream(request: web.Request, hub: Hub) -> web.StreamResponse:
     events = hub.events()
     try:
         async for part in events:
+            if not allowed():
+                break
             if not response.prepared:
                 await response.prepare(request)
             await asyncio.wait_for(response.write(part), hub.slow_s)

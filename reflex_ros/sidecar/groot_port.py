@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import math
 import secrets
 import socket as sockets
 import threading
@@ -29,18 +30,18 @@ from reflex_core.settings.table import Settings
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.sidecar.act import REFUSED, Call, answer, largest_body, refused
 from reflex_ros.sidecar.admission import (
-    API_KEY,
     ENGINE,
+    KEYRING,
     MEMORY,
     RESERVED,
     WAITING,
-    WORKERS,
-    queue_full,
+    in_turn,
     refusal_of,
     too_many,
 )
-from reflex_ros.sidecar.bodies import Body, worked
+from reflex_ros.sidecar.bodies import Body
 from reflex_ros.sidecar.connections import StalledError
+from reflex_ros.sidecar.fair_queue import Line
 from reflex_ros.sidecar.groot_connections import MOST_MESSAGE_BYTES, OpenConnections
 from reflex_ros.sidecar.problems import Problem
 from reflex_ros.sidecar.replies import Reply
@@ -230,7 +231,7 @@ class GrootPort:
         if self._stopping:
             return self._ending()
         wire = self._wire(message.client)
-        if (busy := too_many(app) or queue_full(app)) is not None:
+        if (busy := too_many(app)) is not None:
             return self._counted(wire, busy)
         limit = self._limit()
         if len(message.body) > limit:
@@ -239,7 +240,9 @@ class GrootPort:
         try:
             with app[WAITING].whole(), app[MEMORY].body(None) as room:
                 room.memory.reserve(room, len(message.body))
-                return await worked(app[WORKERS], room, self._work, wire, room, message, limit)
+                line = Line(f"gr00t:{wire.session}", known=True)
+                made = await in_turn(app, room, line, math.inf, self._work, wire, room, message, limit)
+                return self._counted(wire, made) if isinstance(made, Problem) else made
         except StalledError as error:
             return self._counted(wire, refusal_of(app, error.status, error.slug, str(error)))
 
@@ -254,7 +257,9 @@ class GrootPort:
         wire = self._wires.pop(client, None)
         if wire is None:
             engine = self._engine
-            served = ServerSide(self._app.get(API_KEY), lambda: engine.state, lambda: engine.loaded)
+            keyring = self._app[KEYRING]
+            access = keyring.access if keyring.required else None
+            served = ServerSide(access, lambda: engine.state, lambda: engine.loaded)
             wire = GrootWire(f"groot-{secrets.token_hex(8)}", served)
             if len(self._wires) >= MOST_CLIENTS:
                 self._wires.popitem(last=False)

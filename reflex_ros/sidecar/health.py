@@ -42,6 +42,13 @@ def health(engine: Engine) -> Reply:
     return Reply(200 if state == READY else 503, orjson.dumps(document))
 
 
+def brief_health(engine: Engine) -> Reply:
+    """Return the same status with no more than the state, for callers whose key may not read."""
+    full = orjson.loads(health(engine).body)
+    brief = {name: full[name] for name in ("status", "state", "model_loaded")}
+    return Reply(200 if engine.state == READY else 503, orjson.dumps(brief))
+
+
 def public_reason(state: str, reason: str) -> str:
     """Return why it is not ready, fit for unauthorised callers: the engine's own sentence names files."""
     if state != FAILED:

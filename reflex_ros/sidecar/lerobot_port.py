@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gRPC port of LeRobot's clients, opt-in: `transport.AsyncInference` without protobuf, many clients at a time.
 
-The event loop moves bytes; what is done with them is done by the worker threads of /act, within the same limits. There is no
-key on this wire, so that it listens on this machine alone unless two settings say otherwise.
+The event loop moves bytes; what is done with them is done by the worker threads of /act, within the same limits. LeRobot's own
+clients bring no key, so that it listens on this machine alone unless two settings say otherwise; where there is a file of keys, a
+call brings one in its metadata.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -31,17 +34,20 @@ from reflex_ros.sidecar.admission import (
     MEMORY,
     RESERVED,
     WAITING,
-    WORKERS,
+    in_turn,
     queue_full,
     refusal_of,
     too_many,
 )
 from reflex_ros.sidecar.auth import is_loopback
-from reflex_ros.sidecar.bodies import Body, worked
+from reflex_ros.sidecar.bodies import Body
 from reflex_ros.sidecar.connections import StalledError
+from reflex_ros.sidecar.fair_queue import Line
+from reflex_ros.sidecar.lerobot_keys import newest_credentials, robot_of_call
 from reflex_ros.sidecar.lerobot_parts import add, receive
 from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, problem_of
 from reflex_ros.sidecar.replies import Reply
+from reflex_ros.sidecar.tls import Certificate
 from reflex_ros.sidecar.wires.lerobot import NAME, LerobotWire, ObservationCall, RowsCall, SetupCall
 from reflex_ros.sidecar.wires.lerobot_session import Session, Waiting
 from reflex_ros.sidecar.wires.protobuf import bytes_field, fields_of
@@ -79,6 +85,8 @@ OPTIONS = (
 # gRPC's name by the status of HTTP; its clients try again by themselves after UNAVAILABLE
 # and DEADLINE_EXCEEDED, which would stall a robot's loop
 CODES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
     408: "ABORTED",
     413: "RESOURCE_EXHAUSTED",
     429: "RESOURCE_EXHAUSTED",
@@ -101,6 +109,8 @@ def require_lerobot(settings: Settings) -> None:
         raise SettingError(
             "setting 'lerobot_port': needs the package grpcio: pip install 'reflex_ros[lerobot]'"
         )
+    if settings.keys_file and not settings.lerobot_insecure:
+        return  # each call brings a key
     if is_loopback(settings.lerobot_host) or (settings.insecure and settings.lerobot_insecure):
         return
     raise ConfigurationError(
@@ -113,7 +123,11 @@ def require_lerobot(settings: Settings) -> None:
 class LerobotPort:
     """The open port. Belongs to the event loop. most_connections: at a time; others are closed at once, their clients try again."""
 
-    def __init__(self, app: web.Application, most_connections: int) -> None:
+    def __init__(
+        self, app: web.Application, most_connections: int, certificate: Certificate | None = None
+    ) -> None:
+        """certificate: to serve with where calls bring keys; one that replaces it is for new connections."""
+        self.certificate = certificate
         self._app, self._most_connections = app, most_connections
         self._engine = app[ENGINE]
         self._sessions: dict[str, Session] = {}
@@ -138,7 +152,14 @@ class LerobotPort:
         host = f"[{settings.lerobot_host}]" if ":" in settings.lerobot_host else settings.lerobot_host
         where = f"{host}:{settings.lerobot_port}"
         try:
-            self.port = server.add_insecure_port(where)
+            encrypted = self.certificate is not None and settings.keys_file and not settings.lerobot_insecure
+            credentials = newest_credentials(lambda: self.certificate) if encrypted else None
+            add = (
+                server.add_insecure_port
+                if credentials is None
+                else partial(server.add_secure_port, server_credentials=credentials)
+            )
+            self.port = add(where)
         except RuntimeError as error:
             self.port = 0
             raise ReflexError(
@@ -215,7 +236,7 @@ class LerobotPort:
             try:
                 await receive(parts, room, limit)
                 received_ns = time.monotonic_ns()
-                if (busy := too_many(self._app) or queue_full(self._app)) is not None:
+                if (busy := too_many(self._app)) is not None:
                     return await self._refuse(context, busy)
                 reply = await self._worked(LerobotWire(call.decode), room, context, limit)
                 if reply.status != 200 or call.timed is None:
@@ -231,6 +252,7 @@ class LerobotPort:
 
     async def _rows(self, _message: bytes, context: Context) -> bytes:
         """Answer the observation that waits with rows; empty where none comes within 2 s, and the client asks again."""
+        await self._robot_id(context)
         session = self._sessions.get(context.peer())
         if session is None or self._stopping.is_set():
             await self._stops_within(WAIT_S)
@@ -280,9 +302,13 @@ class LerobotPort:
             self._sessions[peer].name if peer in self._sessions else None,
             reserved=self._app[RESERVED],
             most_bytes=limit,
+            robot_id=self._sessions[peer].robot_id if peer in self._sessions else "",
         )
         with self._app[WAITING].whole():
-            return await worked(self._app[WORKERS], room, answer, self._engine, wire, room, call)
+            name = call.robot_id or peer
+            line = Line(f"robot:{name}", known=True)
+            made = await in_turn(self._app, room, line, math.inf, answer, self._engine, wire, room, call)
+            return refused(wire, made) if isinstance(made, Problem) else made
 
     async def _fill(self, room: Body, message: bytes, limit: int) -> None:
         data = fields_of(message).get(1, b"")
@@ -292,6 +318,7 @@ class LerobotPort:
 
     async def _session(self, context: Context) -> Session:
         """Return the session of a client: of its connection, as it brings no name."""
+        robot_id = await self._robot_id(context)
         peer, now_s = context.peer(), time.monotonic()
         session = self._sessions.get(peer)
         if session is None:
@@ -299,8 +326,15 @@ class LerobotPort:
                 sentence = f"{MOST_CLIENTS} LeRobot clients are being served; try again"
                 await self._refuse(context, refusal_of(self._app, 429, "too-many-clients", sentence))
             session = self._sessions[peer] = Session()
-        session.seen_s = now_s
+        session.seen_s, session.robot_id = now_s, robot_id
         return session
+
+    async def _robot_id(self, context: Context) -> str:
+        """Return the robot that the key in the call's metadata is for, "" for none; end a call that needs a key and brings none."""
+        robot_id, problem = robot_of_call(self._app, context.invocation_metadata())
+        if problem is not None:
+            await self._refuse(context, problem)
+        return robot_id
 
     def _has_room(self, now_s: float) -> bool:
         """Forget clients that have gone; return whether there is room for one more."""

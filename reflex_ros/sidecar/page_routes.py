@@ -13,8 +13,10 @@ from aiohttp import web
 
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
+from reflex_ros.sidecar.admission import access_of, requester
 from reflex_ros.sidecar.events import Hub, stream
 from reflex_ros.sidecar.history import RequestHistory
+from reflex_ros.sidecar.key_file import READ
 from reflex_ros.sidecar.openapi import Operation, add_operations
 from reflex_ros.sidecar.page_snapshot import Snapshots
 from reflex_ros.sidecar.problems import fresh_id
@@ -97,7 +99,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     if hub.full:
         message = f"{hub.clients} pages are open and no more are served; close one"
         return response(problem(503, "too-many-pages", message, fresh_id(), 5.0))
-    return await stream(request, hub)
+    return await stream(request, hub, lambda: access_of(request).may((READ,)))
 
 
 async def post_stop(request: web.Request) -> web.Response:
@@ -115,7 +117,7 @@ async def _command_robot(request: web.Request, done: str, act: Callable[[Robot],
     if robot is None:
         message = "this server runs without a robot: it has no chunk loop to stop or resume"
         return response(problem(409, "no-robot", message, fresh_id()))
-    log.warning("%s requested over HTTP from %s", request.path[1:], request.remote)
+    log.warning("%s requested over HTTP from %s", request.path[1:], requester(request))
     try:
         # not on the clerk's thread: a stop does not queue behind /metrics
         message = await asyncio.get_running_loop().run_in_executor(None, act, robot)

@@ -7,21 +7,28 @@ import asyncio
 import errno
 import logging
 import os
+import ssl
 import threading
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 from aiohttp import web, web_app
 
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_core.settings.table import Settings
+from reflex_ros.sidecar.access import Keyring
 from reflex_ros.sidecar.admission import MEMORY, WAITING, Waiting
 from reflex_ros.sidecar.app import make_app
-from reflex_ros.sidecar.auth import check_address, read_key
+from reflex_ros.sidecar.auth import check_address, read_keyring, warn_of_plain_keys
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory
 from reflex_ros.sidecar.connections import ConnectionLimits, Connections, connections_that_fit
+from reflex_ros.sidecar.file_watch import WatchedFiles, watching
 from reflex_ros.sidecar.groot_port import GrootPort, require_groot
+from reflex_ros.sidecar.key_file import read_keys
 from reflex_ros.sidecar.lerobot_port import OFF, LerobotPort, require_lerobot
 from reflex_ros.sidecar.robot_access import Robot
+from reflex_ros.sidecar.tls import HANDSHAKE_S, Certificate, context_of, read_certificate, use
 
 BACKLOG = 128
 FINISH_S = 10.0  # how long requests in flight may take once the sidecar stops
@@ -61,6 +68,8 @@ class Sidecar:
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
         self._port, self._has_key = 0, False
+        self._certificate: Certificate | None = None
+        self._tls: ssl.SSLContext | None = None
         self._lerobot: LerobotPort | None = None
         self._groot: GrootPort | None = None
         self._waiting: Waiting | None = None
@@ -95,19 +104,22 @@ class Sidecar:
     def url(self) -> str:
         """The base URL."""
         host = self._settings.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+        scheme = "https" if self._settings.tls_cert else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     def start(self) -> None:
         """Bind the socket; returns when it listens.
 
         Raises ReflexError when the address is taken or unknown, or would be open to the network without a key.
         """
-        key = read_key(self._settings)
-        check_address(self._settings, key)
+        keyring = read_keyring(self._settings)
+        check_address(self._settings, has_key=keyring.required)
+        self._certificate = read_certificate(self._settings)
+        warn_of_plain_keys(self._settings, has_key=keyring.required)
         require_lerobot(self._settings)
         require_groot(self._settings)
-        self._has_key = key is not None
-        self._thread = threading.Thread(target=self._run, args=(key,), name="reflex-http", daemon=True)
+        self._has_key = keyring.required
+        self._thread = threading.Thread(target=self._run, args=(keyring,), name="reflex-http", daemon=True)
         self._thread.start()
         self._bound.wait()
         if self._failure is not None:
@@ -123,9 +135,9 @@ class Sidecar:
         if self._thread.is_alive():
             log.error("the HTTP thread did not end within %.0f s", FINISH_S + 5.0)
 
-    def _run(self, key: bytes | None) -> None:
+    def _run(self, keyring: Keyring) -> None:
         try:
-            asyncio.run(self._serve(key))
+            asyncio.run(self._serve(keyring))
         except Exception as error:
             log.exception("the HTTP thread failed")
             self._failure = ReflexError(
@@ -135,9 +147,37 @@ class Sidecar:
             self._bound.set()
             _forget_applications()
 
-    async def _serve(self, key: bytes | None) -> None:
+    async def _serve(self, keyring: Keyring) -> None:
+        async with AsyncExitStack() as watches:
+            for files in self._watched(keyring):
+                await watches.enter_async_context(watching(files, self._engine.metrics))
+            await self._listen(keyring)
+
+    def _watched(self, keyring: Keyring) -> list[WatchedFiles]:
+        """Return the files that are read again when they change."""
+        found = []
+        if self._settings.keys_file:
+            path = Path(self._settings.keys_file)
+            found.append(WatchedFiles("keys", (path,), lambda: read_keys(path), keyring.replace))
+        if self._certificate is not None:
+            self._tls = context_of(self._certificate)
+            paths = (Path(self._settings.tls_cert), Path(self._settings.tls_key))
+            found.append(
+                WatchedFiles("certificate", paths, lambda: read_certificate(self._settings), self._serve_with)
+            )
+        return found
+
+    def _serve_with(self, certificate: Certificate) -> None:
+        """Serve new connections with another certificate."""
+        assert self._tls is not None
+        use(self._tls, certificate)
+        self._certificate = certificate
+        if self._lerobot is not None:
+            self._lerobot.certificate = certificate
+
+    async def _listen(self, keyring: Keyring) -> None:
         self.loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        app = make_app(self._engine, key, self._robot, self._body_bytes)
+        app = make_app(self._engine, keyring, self._robot, self._body_bytes)
         self.app, self._waiting, self.memory = app, app[WAITING], app[MEMORY]
         runner = web.AppRunner(
             app,
@@ -152,7 +192,13 @@ class Sidecar:
         )
         try:
             listening = await self.loop.create_server(
-                table.make, self._settings.host, self._settings.port, reuse_address=True, backlog=BACKLOG
+                table.make,
+                self._settings.host,
+                self._settings.port,
+                reuse_address=True,
+                backlog=BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_S if self._tls is not None else None,
             )
         except OSError as error:
             table.close()
@@ -163,7 +209,7 @@ class Sidecar:
         self._port = listening.sockets[0].getsockname()[1]
         try:
             if self._settings.lerobot_port != OFF:
-                self._lerobot = LerobotPort(app, self._limits.most)
+                self._lerobot = LerobotPort(app, self._limits.most, self._certificate)
                 await self._lerobot.start()
             if self._settings.groot_port != OFF:
                 self._groot = GrootPort(app)

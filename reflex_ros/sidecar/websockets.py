@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import socket as sockets
 import time
@@ -23,6 +24,7 @@ from reflex_core.errors import NotReadyError
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.text.untrusted import escaped
 from reflex_ros.sidecar.about import about
+from reflex_ros.sidecar.access import Access
 from reflex_ros.sidecar.act import Call, answer, cameras_of, refused
 from reflex_ros.sidecar.addresses import HOP_HEADER
 from reflex_ros.sidecar.admission import (
@@ -31,12 +33,15 @@ from reflex_ros.sidecar.admission import (
     RESERVED,
     WAITING,
     WORKERS,
-    queue_full,
+    access_of,
+    in_turn,
+    line_of,
     refusal_of,
     too_many,
 )
-from reflex_ros.sidecar.bodies import Body, worked
+from reflex_ros.sidecar.bodies import Body
 from reflex_ros.sidecar.connections import Connection, StalledError
+from reflex_ros.sidecar.key_file import ACT
 from reflex_ros.sidecar.problems import Problem, fresh_id, problem_of
 from reflex_ros.sidecar.replies import Reply, problem, response
 from reflex_ros.sidecar.trace_context import trace_context
@@ -48,6 +53,7 @@ WAITING_MESSAGES = 2  # of one connection, beside the one that is served
 LEAST_BYTES = 64 << 20  # a message may have so many in any case, as with vLLM-Omni
 LOOKED_EVERY_S = 0.1  # while a client waits for a policy that is loading
 CLOSE_S = 5.0
+REVOKED = "the key of this connection is not accepted any more: connect with another"
 # a peer that has gone without a word is found by the kernel, also where its program answers no pings for minutes
 PROBE_AFTER_S, PROBE_EVERY_S, PROBES = 30, 10, 3
 
@@ -254,17 +260,23 @@ async def _answered(live: _Live, message: bytes | str) -> Reply:
         _take(live, len(message.encode("utf-8", "surrogatepass")))
         sentence = "a message must be binary: msgpack"
         return refused(live.wire, refusal_of(app, 400, "bad-message", sentence))
+    access = access_of(live.request)
+    if not access.may((ACT,)):  # since it connected the key was revoked, or has expired
+        _take(live, len(message))
+        return refused(live.wire, refusal_of(app, 401, "unauthorized", REVOKED))
     if live.engine.loaded is None:
         _take(live, len(message))
         return refused(live.wire, problem_of(NotReadyError(live.engine.state), fresh_id()))
-    if (busy := too_many(app) or queue_full(app)) is not None:
+    if (busy := too_many(app)) is not None:
         _take(live, len(message))
         return refused(live.wire, busy)
     try:
         with app[WAITING].whole(), app[MEMORY].body(None) as room:
             _take(live, len(message))
             room.memory.reserve(room, len(message))
-            return await worked(app[WORKERS], room, _answer, live, room, message, received_ns)
+            line = line_of(live.request, access)
+            made = await in_turn(app, room, line, math.inf, _answer, live, room, message, received_ns, access)
+            return refused(live.wire, made) if isinstance(made, Problem) else made
     except StalledError as error:
         return refused(live.wire, Problem(error.status, error.slug, str(error), fresh_id()))
 
@@ -275,7 +287,7 @@ def _take(live: _Live, size: int) -> None:
     memory.free(live.pending, live.pending.size if live.messages.empty() else min(size, live.pending.size))
 
 
-def _answer(live: _Live, room: Body, message: bytes, received_ns: int) -> Reply:
+def _answer(live: _Live, room: Body, message: bytes, received_ns: int, access: Access) -> Reply:
     """Return the reply to a message; in a worker thread."""
     room.data = bytearray(message)
     request = live.request
@@ -288,6 +300,7 @@ def _answer(live: _Live, room: Body, message: bytes, received_ns: int) -> Reply:
         forwarded=HOP_HEADER in request.headers,
         parent=trace_context(request.headers),
         options=dict(request.query),
+        robot_id=access.robot_id,
     )
     return answer(live.engine, live.wire, room, call)
 

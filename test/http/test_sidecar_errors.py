@@ -14,7 +14,7 @@ import pytest
 from http_client import STATE, Answer, Background, busy, jpeg, picture, png_bomb, raw, text, wait_for
 
 from reflex_core.text.rate_limit import RateLimitedLog
-from reflex_ros.sidecar import act, admission, app
+from reflex_ros.sidecar import act, app, fair_queue
 from reflex_ros.sidecar.wires import fields
 
 Serve = Callable[..., Any]
@@ -209,7 +209,7 @@ def test_before_the_policy_is_loaded_act_says_try_again(serve: Serve) -> None:
 
 
 def test_a_full_queue_says_try_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "WAITING_REQUESTS", 3)
+    monkeypatch.setattr(fair_queue, "WAITING_REQUESTS", 3)
     server = serve("mono_pi0_7")
     with busy(server.engine):
         waiting = [Background(server.client.act) for _ in range(3)]

@@ -106,7 +106,7 @@ class CommandHistory:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._issued: Lru[str, Commanded] = Lru(EPISODES_KEPT)
+        self._issued: Lru[str, Commanded] = Lru(EPISODES_KEPT, "commands")
 
     def remember(self, episode_id: str | None, issued: Commanded) -> None:
         """Store a chunk that is about to be executed. Requests without an episode have no history."""

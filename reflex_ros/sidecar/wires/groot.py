@@ -7,7 +7,6 @@ a list of actions and of what else there is. Each is answered in its own shape, 
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,8 @@ from reflex_core.errors import NotReadyError, ObservationError
 from reflex_core.metrics.episodes import ID_RULE, usable_id
 from reflex_core.settings.wire_keys import unmarked
 from reflex_core.text.untrusted import shown
+from reflex_ros.sidecar.access import Access
+from reflex_ros.sidecar.key_file import ACT
 from reflex_ros.sidecar.problems import BodyError, Problem
 from reflex_ros.sidecar.wires.foreign import decode_foreign, own_fields
 from reflex_ros.sidecar.wires.groot_shapes import (
@@ -59,14 +60,21 @@ class UnauthorizedError(BodyError):
     status = 401
 
 
+class MissingRightError(UnauthorizedError):
+    """The message brings a key that may not ask for actions."""
+
+    slug = "missing-right"
+    status = 403
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSide:
-    """What the wire knows of its server. key: that messages must bring as `api_token`; None for none.
+    """What the wire knows of its server. access: of the key that messages must bring as `api_token`; None: they bring none.
 
     state: of the engine; loaded: what it serves.
     """
 
-    key: bytes | None
+    access: Callable[[bytes], Access | None] | None
     state: Callable[[], str]
     loaded: Callable[[], ServingState | None]
 
@@ -104,11 +112,11 @@ class GrootWire:
         fields = message.value
         if not isinstance(fields, dict):
             raise ObservationError(f"a message must be a map, got {shown(fields)}", "bad-message")
-        self._authorise(fields)
+        robot_id = self._robot_of_key(fields)
         endpoint = fields.get("endpoint", GET_ACTION)
         if endpoint == GET_ACTION:
             self._tags = message.form or self._tags
-            return self._observation(fields.get("data"), readable)
+            return replace(self._observation(fields.get("data"), readable), key_robot_id=robot_id)
         if endpoint == PING:
             return self._pong(readable)
         if endpoint == MODALITIES:
@@ -139,14 +147,18 @@ class GrootWire:
         document = problem.document()
         return pack({"error": f"{document['error']}: {document['message']}"})
 
-    def _authorise(self, fields: Mapping[Any, Any]) -> None:
-        key = self._served.key
-        if key is None:
-            return
+    def _robot_of_key(self, fields: Mapping[Any, Any]) -> str:
+        """Return the robot that the message's key is for, "" for none. Raises UnauthorizedError."""
+        if self._served.access is None:
+            return ""
         token = fields.get("api_token")
         offered = token.encode("utf-8", "surrogatepass") if isinstance(token, str) else token
-        if not isinstance(offered, bytes) or not hmac.compare_digest(offered, key):
+        access = self._served.access(offered) if isinstance(offered, bytes) else None
+        if access is None:
             raise UnauthorizedError("this needs the API key as 'api_token'")
+        if not access.may((ACT,)):
+            raise MissingRightError(f"this needs a key with the right {ACT!r}")
+        return access.robot_id
 
     def _pong(self, readable: Readable) -> DirectReply:
         """Answer that observations are served. Raises NotReadyError where they are not."""

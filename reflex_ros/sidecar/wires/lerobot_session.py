@@ -56,6 +56,7 @@ class Session:
 
     name: str = field(default_factory=lambda: f"lerobot-{secrets.token_hex(8)}")
     setup: ClientSetup = NO_SETUP
+    robot_id: str = ""  # that its key is for
     seen_s: float = 0.0
     busy: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)

@@ -50,6 +50,7 @@ class DecodedRequest:
 
     observe_only: the observation is kept for the next ones of its episode, and nothing is inferred. form: how the client
     wants the reply, a word of the wire's own. wire: the name in metrics and records, where it is not the wire's own.
+    key_robot_id: the robot that the message's own key is for, "" for none.
     received: the keys of a message with foreign names, for what is refused; keys: which of them were read, by our names. shares:
     grippers that the client counts from 0 to 1, in its actions too.
     """
@@ -59,6 +60,7 @@ class DecodedRequest:
     request_id: str | None = None
     seed: int | None = None
     robot_id: str | None = None
+    key_robot_id: str = ""
     elapsed_rows: float | None = None
     previous_request_id: str = ""
     names: tuple[str, ...] = ()
