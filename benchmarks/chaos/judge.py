@@ -117,9 +117,7 @@ def judge(
         compared, more = "cloud", from_the_cloud(answered)
     else:
         compared, more = "unknown", [(WRONG, f"source is {answered.source!r}")]
-    memory.answers.append(
-        Past(str(answered.block["request"]["request_id"]), answered.actions, normalised)
-    )
+    memory.answers.append(Past(str(answered.block["request"]["request_id"]), answered.actions, normalised))
     return Verdict(compared, (*problems, *more))
 
 
@@ -140,7 +138,13 @@ def made_by_the_policy(
         if before.request_id != asked.previous:
             return "limits", [], None
         made = truth.guided(
-            version, asked.sight, asked.raw, seed, before.normalised, asked.elapsed, int(block["rtc"]["delay"])
+            version,
+            asked.sight,
+            asked.raw,
+            seed,
+            before.normalised,
+            asked.elapsed,
+            int(block["rtc"]["delay"]),
         )
         compared = "guided"
     else:
@@ -191,7 +195,9 @@ def in_time(answered: Answered, deadline_ms: float) -> list[tuple[str, str]]:
         found.append((LATE, f"{latency_ms:.0f} ms, and not marked as over {deadline_ms:.0f} ms"))
     hidden_ms = answered.duration_ms - latency_ms
     if hidden_ms > TRANSPORT_MS + answered.slack_ms:
-        found.append((LATE, f"{answered.duration_ms:.0f} ms for the client, {latency_ms:.0f} ms in the reply"))
+        found.append(
+            (LATE, f"{answered.duration_ms:.0f} ms for the client, {latency_ms:.0f} ms in the reply")
+        )
     return found
 
 
@@ -209,13 +215,22 @@ def continued(answered: Answered, memory: Memory) -> list[tuple[str, str]]:
     """Return what is wrong with a last good chunk: it is the end of an answer that this robot had, or could have had."""
     if answered.clamped:
         return []
-    rows = answered.actions
+    rows = unrepeated(answered.actions)
     for past in memory.answers:
-        if len(rows) <= len(past.actions) and past.actions[-len(rows) :].tobytes() == rows.tobytes():
+        own = unrepeated(past.actions)
+        if len(rows) <= len(own) and own[-len(rows) :].tobytes() == rows.tobytes():
             return []
     if int(answered.block["chunk"]["start_index"]) == 0 or not memory.answers:
         return []  # of a late inference that was never delivered itself
     return [(WRONG, "a last good chunk that this robot was never sent")]
+
+
+def unrepeated(rows: Floats) -> Floats:
+    """Return a chunk without the copies of its last row."""
+    if rows.ndim != 2 or len(rows) < 2:
+        return rows
+    differs = np.flatnonzero((rows[:-1] != rows[-1]).any(axis=1))
+    return rows[: (int(differs[-1]) if len(differs) else -1) + 2]
 
 
 def from_the_cloud(answered: Answered) -> list[tuple[str, str]]:

@@ -24,10 +24,17 @@ FLUSH_SLACK_S = 3.0  # and a machine that others use writes late
 KNOWN_EXCEPTIONS = re.compile(r"InferenceError: expert_denoise\.onnx")
 TRACEBACK = "Traceback (most recent call last)"
 EXCEPTION = re.compile(r"^[| ]*([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Group)\b.*)$")
-FATAL = ("Segmentation fault", "core dumped", "terminate called", "Fatal Python error", "never awaited", "was never retrieved")
+FATAL = (
+    "Segmentation fault",
+    "core dumped",
+    "terminate called",
+    "Fatal Python error",
+    "never awaited",
+    "was never retrieved",
+)
 
 MEMORY_SHARE, MEMORY_BYTES = 1.25, 48 << 20
-DESCRIPTORS, THREADS = 24, 6
+DESCRIPTORS, THREADS = 24, 16  # pools of threads fill as they are needed; a leak has no end
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +80,20 @@ def compare_records(
         killed_s: When the server was killed, 0 where it ended by itself.
     """
     found = [(LOST, problem) for problem in records.problems]
-    missing = {request_id: at_s for request_id, (_, at_s) in answers.items() if request_id not in records.rows}
+    missing = {
+        request_id: at_s for request_id, (_, at_s) in answers.items() if request_id not in records.rows
+    }
     other = [
         request_id
         for request_id, (rows, _) in answers.items()
         if request_id in records.rows and records.rows[request_id] != rows
     ]
-    found += [(LOST, f"{request_id} was answered with other rows than it was recorded with") for request_id in other]
-    early = [key for key, at_s in missing.items() if not killed_s or at_s < killed_s - FLUSH_S - FLUSH_SLACK_S]
+    found += [
+        (LOST, f"{request_id} was answered with other rows than it was recorded with") for request_id in other
+    ]
+    early = [
+        key for key, at_s in missing.items() if not killed_s or at_s < killed_s - FLUSH_S - FLUSH_SLACK_S
+    ]
     if len(early) > records.dropped:
         text = f"{len(early)} answers are not recorded, {records.dropped} are counted as dropped (first: {min(early)})"
         found.append((LOST, text))
@@ -111,13 +124,21 @@ def grown(vital: Sequence[tuple[float, int, int, int]]) -> list[tuple[str, str]]
     if len(vital) < 12:
         return []
     third = len(vital) // 3
-    _, memory, descriptors, threads = np.median(np.array(vital[third : third + third // 2 + 1], float), axis=0)
-    _, memory_end, descriptors_end, threads_end = np.median(np.array(vital[-max(third // 2, 3) :], float), axis=0)
+    _, memory, descriptors, threads = np.median(
+        np.array(vital[third : third + third // 2 + 1], float), axis=0
+    )
+    _, memory_end, descriptors_end, threads_end = np.median(
+        np.array(vital[-max(third // 2, 3) :], float), axis=0
+    )
     found = []
     if memory_end > memory * MEMORY_SHARE + MEMORY_BYTES:
-        found.append((GROWTH, f"memory {memory / 1e6:.0f} MB after warm-up, {memory_end / 1e6:.0f} MB at the end"))
+        found.append(
+            (GROWTH, f"memory {memory / 1e6:.0f} MB after warm-up, {memory_end / 1e6:.0f} MB at the end")
+        )
     if descriptors_end > descriptors + DESCRIPTORS:
-        found.append((GROWTH, f"{descriptors:.0f} descriptors after warm-up, {descriptors_end:.0f} at the end"))
+        found.append(
+            (GROWTH, f"{descriptors:.0f} descriptors after warm-up, {descriptors_end:.0f} at the end")
+        )
     if threads_end > threads + THREADS:
         found.append((GROWTH, f"{threads:.0f} threads after warm-up, {threads_end:.0f} at the end"))
     return found
@@ -131,7 +152,7 @@ def audit(life: Life) -> list[tuple[str, str]]:
     found += grown(life.vital)
     if not life.killed_s and life.exit_code not in (0, None):
         found.append((UNHANDLED, f"the process ended with status {life.exit_code}"))
-    for path in life.records.glob("*"):
+    for path in () if found else life.records.glob("*"):  # what was found is to be looked at
         path.unlink()
     life.answers.clear()
     return found

@@ -78,28 +78,6 @@ def preset_of(name: str) -> dict[str, Any]:
     return found
 
 
-def embodiment_without_groups(name: str, path: Path) -> Path:
-    """Write the preset of a robot that is commanded by one trajectory topic, and needs no controller to be found."""
-    preset = preset_of(name)
-    preset.pop("groups", None)
-    joints, _ = HOLDING[name]
-    columns = [preset["joint_names"].index(joint) for joint in joints]
-    preset["joint_names"] = list(joints)
-    preset["action_space"] |= {
-        "dim": len(joints),
-        "ranges": [preset["action_space"]["ranges"][column] for column in columns],
-    }
-    for key in ("velocity_max", "acceleration_max", "travel"):
-        if key in preset:
-            preset[key] = [preset[key][column] for column in columns]
-    preset["normalization"] = {
-        key: [values[column] for column in columns] for key, values in preset["normalization"].items()
-    }
-    preset.pop("calibration", None)
-    path.write_text(json.dumps(preset, indent=1), encoding="utf-8")
-    return path
-
-
 def sick_in(band: str) -> float:
     """Return the middle of a band, in rad."""
     low, high = BANDS[band]
@@ -129,7 +107,8 @@ def make_export(path: Path, name: str, seed: int = 1) -> Path:
     more = {"action_space": GRIPPER} if "gripper" in joints else {}
     write_config(
         path, model_id=f"chaos/{name}-{seed}", model_type="pi05_decomposed", export_kind="decomposed", chunk_size=CHUNK,
-        action_dim=len(joints), max_state_dim=WIDTH, action_names=list(joints), frequency_hz=preset_of(name)["control"]["frequency_hz"], num_denoising_steps=STEPS,
+        action_dim=len(joints), max_state_dim=WIDTH, action_names=list(joints), num_denoising_steps=STEPS,
+        frequency_hz=preset_of(name)["control"]["frequency_hz"],
         normalization=statistics(len(joints), list(rest), SPREAD), state={"input": "state", "names": list(joints)},
         decomposed={
             "vlm_prefix_onnx": "vlm_prefix.onnx", "expert_denoise_onnx": "expert_denoise.onnx",
