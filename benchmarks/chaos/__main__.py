@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,18 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def inject(found: Scene, injector: Injector, requests: int, faults: int, seconds: float) -> None:
     """Let the schedule happen, and the requests that are left after it."""
-    import threading
-
     run = found.run
     planned = plan(kinds_of(found), list(found.servers), requests, faults, run.seed)
     thread = threading.Thread(target=injector.run, args=(planned,), daemon=True)
     thread.start()
     reported_s = run.began_s
-    over = False
-    while run.done < requests and not over:
+    while (run.done < requests or thread.is_alive()) and not run.over.is_set():
         time.sleep(0.05)
         now_s = time.monotonic()
-        over = bool(seconds) and now_s - run.began_s > seconds
+        if seconds and now_s - run.began_s > seconds:
+            run.over.set()
         if now_s - reported_s > REPORT_S:
             reported_s = now_s
             print(
@@ -77,19 +76,14 @@ def inject(found: Scene, injector: Injector, requests: int, faults: int, seconds
                 f" {len(run.violations)} violations",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
-    if over:
-        planned.clear()
-    else:
-        thread.join()
-    injector.finish()
+    thread.join()
 
 
 def last_look(found: Scene) -> dict[str, object]:
     """End every server and audit its last life."""
-    records = 0
     for each in found.servers.values():
         each.end()
-        records += len(each.life.answers)
+        found.run.audited += len(each.life.answers)
         for kind, words in audit(each.life):
             found.run.violate(kind, words, each.name)
     lives = {each.name: len(each.lives) for each in found.servers.values()}
@@ -98,7 +92,7 @@ def last_look(found: Scene) -> dict[str, object]:
     return {
         "lives": lives,
         "node chunks": chunks,
-        "records": records,
+        "records": found.run.audited,
         "memory, descriptors, threads at the end": vital,
     }
 

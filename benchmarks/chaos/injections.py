@@ -27,6 +27,7 @@ from benchmarks.chaos.supervised import CONNECTION, Server
 
 DISK_BACK_S = 20.0  # the recorder tries again every 5 s
 MANY = 12
+SICK_S = 8.0
 HALF_HEAD = b"POST /act HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 AWAY = (CONNECTION, "not-ready", "deadline-exceeded", "server-degraded")
 DEGRADED = ("server-degraded", "deadline-exceeded", "inference-error", "queue_full", "non-finite-actions")
@@ -53,24 +54,30 @@ class Kind:
     where: tuple[str, ...]
 
 
-def sick_robot(band: str, low_s: float, high_s: float) -> Inject:
-    """Return the fault of a robot whose observations make the model sick."""
+def sick_robot(band: str, most: int) -> Inject:
+    """Return the fault of a robot whose observations make the model sick, for up to so many requests."""
 
     def inject(scene: Scene, server: Server, draw: random.Random) -> str:
         robot = draw.choice([each for each in scene.of(server) if each.wire != "lerobot"])
-        before = robot._number
-        with server.excusing(*DEGRADED, after_s=5.0), robot.sick(band):
-            time.sleep(draw.uniform(low_s, high_s))
-        return f"{robot._number - before} requests, {reset_guard(server)} guards reset"
+        with server.excusing(*DEGRADED, after_s=5.0):
+            sent = sick_for(robot, band, draw.randint(2, most))
+        return f"{sent} requests, {reset_guard(server)} guards reset"
 
     return inject
+
+
+def sick_for(robot: Robot, band: str, count: int) -> int:
+    """Let a robot be sick for so many requests, or for as long as is waited for them; return how many it was."""
+    before = robot._number
+    with robot.sick(band):
+        until(lambda: robot._number >= before + count, SICK_S)
+    return robot._number - before
 
 
 def wild_robot(scene: Scene, server: Server, draw: random.Random) -> str:
     """Put a robot where the guard changes each chunk, until it trips, and reset it."""
     robot = draw.choice([each for each in scene.of(server) if each.wire in ("json", "raw", "msgpack")])
-    with robot.sick("wild"):
-        time.sleep(draw.uniform(0.5, 1.5))
+    sick_for(robot, "wild", 16)
     return f"{reset_guard(server)} guards reset"
 
 
@@ -102,6 +109,7 @@ def replaced(scene: Scene, server: Server, ending: Callable[[], object]) -> str:
         ending()
         time.sleep(0.3)  # robots note that it is gone, and what they had is in the answers
         answers = len(life.answers)
+        scene.run.audited += answers
         server.start()
         for kind, text in audit(life):
             scene.run.violate(kind, text, server.name)
@@ -247,7 +255,7 @@ def lying_cloud(scene: Scene, server: Server, draw: random.Random) -> str:
     lie = draw.choice([name for name in lying_server.LIES if name not in (GOOD, LIE)])
     scene.cloud.lie = lie
     try:
-        sick_robot(RAISE, 0.5, 1.5)(scene, server, draw)
+        sick_robot(RAISE, 12)(scene, server, draw)
     finally:
         scene.cloud.lie = GOOD
     return lie
@@ -255,7 +263,7 @@ def lying_cloud(scene: Scene, server: Server, draw: random.Random) -> str:
 
 def dying_model(scene: Scene, server: Server, draw: random.Random) -> str:
     """The model raises while the cloud is well: its chunk stands in."""
-    return sick_robot(RAISE, 0.5, 1.0)(scene, server, draw)
+    return sick_robot(RAISE, 12)(scene, server, draw)
 
 
 def swap_slots(scene: Scene, server: Server, draw: random.Random) -> str:
@@ -310,9 +318,8 @@ def act_body(server: Server, draw: random.Random) -> bytes:
 
 
 EVERYWHERE = ("pair", "edge", "so100", "node")
-BANDS: dict[str, tuple[str, float, float]] = {
-    "model NaN": (NAN, 0.3, 1.0), "model exception": (RAISE, 0.3, 1.0), "model slow": (SLOW, 0.5, 1.5),
-    "model hang": (HANG, 0.5, 1.5),
+BANDS = {
+    "model NaN": (NAN, 14), "model exception": (RAISE, 12), "model slow": (SLOW, 10), "model hang": (HANG, 6),
 }  # fmt: skip
 HTTP_KINDS = (
     *(Kind(name, sick_robot(*how), EVERYWHERE) for name, how in BANDS.items()),

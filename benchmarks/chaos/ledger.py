@@ -33,6 +33,7 @@ FATAL = (
     "was never retrieved",
 )
 
+LEAST_SAMPLES = 30  # of a second; a shorter life says nothing
 MEMORY_SHARE, MEMORY_BYTES = 1.25, 48 << 20
 DESCRIPTORS, THREADS = 24, 16  # pools of threads fill as they are needed; a leak has no end
 
@@ -121,7 +122,7 @@ def unhandled(lines: Iterable[str]) -> list[tuple[str, str]]:
 
 def grown(vital: Sequence[tuple[float, int, int, int]]) -> list[tuple[str, str]]:
     """Return what has grown from the first third of a life to its end: medians of the samples, so that one moment says nothing."""
-    if len(vital) < 12:
+    if len(vital) < LEAST_SAMPLES:
         return []
     third = len(vital) // 3
     _, memory, descriptors, threads = np.median(

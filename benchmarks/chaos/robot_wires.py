@@ -24,6 +24,7 @@ from wires import packed, unpacked
 from ws_client import ClosedError, Socket, UpgradeError, opened
 
 PATIENCE_S = 30.0  # beyond it a robot gives up: far more than any deadline
+LOST_S = 5.0  # the same for ZeroMQ, whose sockets are not told that a request was lost with its server
 SOCKETS = "/"  # openpi's
 
 
@@ -147,7 +148,7 @@ class OverGroot:
         try:
             if self._client is None:
                 self._client = GrootClient(self._port)
-                self._client.socket.setsockopt(zmq.RCVTIMEO, int(PATIENCE_S * 1e3))
+                self._client.socket.setsockopt(zmq.RCVTIMEO, int(LOST_S * 1e3))
             seen = nested(asked.sight.pixels, asked.sight.state, asked.sight.instruction)
             options = {"seed": asked.seed, "robot_id": asked.robot, "request_id": asked.request_id}
             rows, block = self._client.act(seen, options)

@@ -85,6 +85,8 @@ class Run:
     seed: int
     began_s: float = field(default_factory=time.monotonic)
     done: int = 0
+    audited: int = 0  # answers that were looked for in the records
+    over: threading.Event = field(default_factory=threading.Event)  # no more faults
     stop: threading.Event = field(default_factory=threading.Event)
     violations: list[Violation] = field(default_factory=list)
     compared: Counter[str] = field(default_factory=Counter)

@@ -69,45 +69,46 @@ def plan(
 
 
 class Injector:
-    """Injects a schedule. Faults of different servers overlap; on one server they wait for each other."""
+    """Injects a schedule: a thread for each server, so that faults of different servers overlap, and on one follow each other."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self.injected: list[Injected] = []
-        self._threads: list[threading.Thread] = []
 
     def run(self, planned: Sequence[Planned]) -> None:
-        """Inject everything that the run lives to see."""
+        """Inject everything that the run lives to see; returns at the end of the last one."""
+        threads = [
+            threading.Thread(
+                target=self._run_on,
+                args=(server, [each for each in planned if each.server == name]),
+                daemon=True,
+            )
+            for name, server in self._scene.servers.items()
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _run_on(self, server: Server, planned: Sequence[Planned]) -> None:
         run = self._scene.run
         for each in planned:
-            while run.done < each.after and not run.stop.is_set():
+            while run.done < each.after and not run.over.is_set():
                 time.sleep(0.01)
-            if run.stop.is_set():
+            if run.over.is_set():
                 break
-            server = self._scene.servers[each.server]
-            server.exclusive.acquire()
-            thread = threading.Thread(target=self._inject, args=(each, server), daemon=True)
-            thread.start()
-            self._threads.append(thread)
-
-    def finish(self) -> None:
-        """Wait for the faults that are under way."""
-        for thread in self._threads:
-            thread.join()
+            self._inject(each, server)
 
     def _inject(self, each: Planned, server: Server) -> None:
         run = self._scene.run
         began_s = time.monotonic()
         try:
-            try:
-                seen = each.kind.inject(self._scene, server, random.Random(each.seed))
-            except Exception as error:
-                seen = f"failed: {error!r}"
-                run.violate(CRASHED, f"fault {each.number} {each.kind.name}: {error!r}", server.name)
-            ended_s = time.monotonic()
-            again_s = self._served_again(each, server, ended_s)
-        finally:
-            server.exclusive.release()
+            seen = each.kind.inject(self._scene, server, random.Random(each.seed))
+        except Exception as error:
+            seen = f"failed: {error!r}"
+            run.violate(CRASHED, f"fault {each.number} {each.kind.name}: {error!r}", server.name)
+        ended_s = time.monotonic()
+        again_s = self._served_again(each, server, ended_s)
         fault = Injected(
             each.number, each.kind.name, server.name, began_s - run.began_s, ended_s - began_s, again_s, seen
         )

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -36,6 +35,7 @@ class Life:
     records: Path
     errors: Path
     began_s: float
+    ready_s: float = 0.0
     killed_s: float = 0.0
     answers: dict[str, tuple[int, float]] = field(default_factory=dict)  # request id: hash of the rows, when
     vital: list[tuple[float, int, int, int]] = field(default_factory=list)  # s, bytes, descriptors, threads
@@ -44,7 +44,7 @@ class Life:
 
 @dataclass(slots=True)
 class Server:
-    """One served configuration. exclusive: held by a fault that no other may disturb."""
+    """One served configuration, life after life."""
 
     name: str
     arm: Arm
@@ -55,7 +55,6 @@ class Server:
     deadline_ms: float
     environment: Mapping[str, str] = field(default_factory=dict)
     lives: list[Life] = field(default_factory=list)
-    exclusive: threading.Lock = field(default_factory=threading.Lock)
     _excuses: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -90,6 +89,7 @@ class Server:
                 said = self.life.errors.read_text(encoding="utf-8", errors="replace")[-2000:]
                 raise RuntimeError(f"{self.name} does not serve: {said}")
             time.sleep(0.05)
+        self.life.ready_s = time.monotonic()
 
     def ready(self) -> bool:
         """Return whether /health says 200."""
@@ -131,7 +131,9 @@ class Server:
         return [slug for slug, until_s in [*self._excuses.items()] if until_s >= since_s]
 
     def sample(self) -> None:
-        """Note memory, descriptors and threads of the process."""
+        """Note memory, descriptors and threads of the process, once it serves."""
+        if not self.lives or not self.life.ready_s:
+            return
         pid = self.life.process.pid
         with suppress(OSError, ValueError, IndexError):
             lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
