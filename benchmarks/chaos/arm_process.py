@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 from benchmarks.chaos.policy_files import arm, sick_in  # noqa: E402
 from reflex_ros.demo.controllers.from_message import trajectory_of  # noqa: E402
 from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController  # noqa: E402
+from reflex_ros.demo.controllers.validate import TrajectoryRefused  # noqa: E402
 
 PERIOD_NS = 1_000_000
 BETWEEN_ROWS = (
@@ -62,7 +64,10 @@ class LyingArm(Robot):
         self._advance()
         for problem in self._problems(message):
             say(violation=problem)
-        self._controller.set(self._now_ns, trajectory_of(message))
+        with suppress(
+            TrajectoryRefused
+        ):  # it came too late, as messages do on a busy machine: the arm stays where it is
+            self._controller.set(self._now_ns, trajectory_of(message))
 
     def _problems(self, message: Any) -> list[str]:
         points = np.array([point.positions for point in message.points], np.float64)
@@ -138,6 +143,9 @@ def main() -> int:
             say(source=int(chunk.source))
         del robot.chunks[:seen], robot.trajectories[:], robot.statuses[:-1]
         seen = 0
+        if not robot.spinner._thread.is_alive():
+            say(violation="the arm's own thread has ended")
+            return 1
     robot.spinner.close()
     return 0
 
