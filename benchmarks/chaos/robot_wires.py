@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import http.client
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -66,7 +66,8 @@ class OverHttp:
             raise ConnectionError(str(error)) from error
         if response.getheader("Connection", "").lower() == "close":
             self.close()
-        return self._heard(response.status, data)
+        packed_form = response.getheader("Content-Type", "").startswith("application/msgpack")
+        return self._heard(response.status, data, unpacked if packed_form else orjson.loads)
 
     def _body(self, asked: Asked) -> tuple[bytes, str]:
         sight = asked.sight
@@ -85,9 +86,9 @@ class OverHttp:
             image = {"data": sight.raw_text, "encoding": "rgb8", "height": height, "width": width}
         return orjson.dumps(fields | {"images": {"camera": image}}), "application/json"
 
-    def _heard(self, status: int, data: bytes) -> Heard:
+    def _heard(self, status: int, data: bytes, read: Callable[[bytes], Any]) -> Heard:
         try:
-            document = unpacked(data) if self._wire == "msgpack" else orjson.loads(data)
+            document = read(data)  # what is refused before its wire is known is refused in JSON
         except ValueError:
             return Heard(status, None, document=data[:300])
         if status != 200:

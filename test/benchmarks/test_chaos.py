@@ -52,7 +52,7 @@ from reflex_core.values import Floats
 
 PANDA = arm("panda")
 SIGHT = catalogue(PANDA, 0)[0]
-ASKED = Asked("arm", "json", SIGHT, False, 3, "arm-1")
+REQUEST = Asked("arm", "json", SIGHT, False, 3, "arm-1")
 KINDS = [*HTTP_KINDS, *DISK_KINDS, *DDS_KINDS]
 SERVERS = ("pair", "edge", "so100", "node")
 DEADLINE_MS = 300.0
@@ -86,10 +86,10 @@ def block(version: str = "", **changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verdict(
-    truth: Truth, rows: Floats, telemetry: dict[str, Any], asked: Asked = ASKED, **more: Any
+    truth: Truth, rows: Floats, telemetry: dict[str, Any], request: Asked = REQUEST, **more: Any
 ) -> Verdict:
     memory = more.pop("memory", None) or Memory()
-    return judge(asked, Answered(rows, telemetry, **more), PANDA, truth, memory, DEADLINE_MS)
+    return judge(request, Answered(rows, telemetry, **more), PANDA, truth, memory, DEADLINE_MS)
 
 
 def kinds(found: Verdict) -> list[str]:
@@ -129,7 +129,7 @@ def test_a_policy_that_nothing_serves_and_a_seed_that_was_not_asked_for_are_foun
 def test_a_guided_chunk_is_compared_with_one_that_the_same_chunk_guides(truth: Truth, version: str) -> None:
     first = truth.predict(version, SIGHT, False, 3)
     made = truth.guided(version, SIGHT, False, 4, first.normalised, 3.0, 2)
-    asked = Asked("arm", "json", SIGHT, False, 4, "arm-2", 3.0, "arm-1")
+    guided = Asked("arm", "json", SIGHT, False, 4, "arm-2", 3.0, "arm-1")
     telemetry = block(
         version, rtc={"mode": "guided_identity", "delay": 2, "previous": "arm-1"}, request={"seed": 4, "request_id": "arm-2"}
     )  # fmt: skip
@@ -139,9 +139,9 @@ def test_a_guided_chunk_is_compared_with_one_that_the_same_chunk_guides(truth: T
         memory.answers.append(Past("arm-1", first.actions, first.normalised))
         return memory
 
-    assert verdict(truth, made.actions, telemetry, asked, memory=remembered()) == Verdict("guided")
+    assert verdict(truth, made.actions, telemetry, guided, memory=remembered()) == Verdict("guided")
     unguided = truth.predict(version, SIGHT, False, 4).actions
-    assert kinds(verdict(truth, unguided, telemetry, asked, memory=remembered())) == [WRONG]
+    assert kinds(verdict(truth, unguided, telemetry, guided, memory=remembered())) == [WRONG]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -151,7 +151,7 @@ def test_what_is_not_finite_is_found(truth: Truth, version: str, value: float) -
     assert WRONG in kinds(verdict(truth, rows, block(version)))
 
 
-def test_rows_out_of_range_or_too_fast_are_found_whoever_changed_them(truth: Truth, version: str) -> None:
+def test_rows_out_of_range_or_too_fast_are_found_in_a_changed_chunk_too(truth: Truth, version: str) -> None:
     clamped = block(version, guard={"clamped": True})
     rest = np.tile(np.array(SIGHT.state, np.float32), (20, 1))
     assert verdict(truth, rest, clamped) == Verdict("limits")
