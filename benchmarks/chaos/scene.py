@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from domains import free_domain
 DEADLINE_MS = 300.0
 DISK_MEGABYTES = 64
 SAMPLE_S = 1.0
+BROKEN = "the benchmark itself failed"
 LIE = "current"  # the path of the cloud that does what `Cloud.lie` says
 GOOD = "good"
 COMMON = [
@@ -139,12 +140,10 @@ def ended(server: Server) -> None:
 def at_work(found: Scene) -> Iterator[None]:
     """Let the robots ask, and note how the servers' processes are, until this is left."""
     run = found.run
-    for target in (
-        lambda: run.oversleep.run(run.stop),
-        lambda: watch(found),
-        *(robot.work for robot in found.robots),
-    ):
-        thread = threading.Thread(target=target, daemon=True)
+    works = {robot.name: robot.work for robot in found.robots}
+    works |= {"oversleep": lambda: run.oversleep.run(run.stop), "watch": lambda: watch(found)}
+    for name, work in works.items():
+        thread = threading.Thread(target=to_its_end, args=(run, name, work), daemon=True)
         thread.start()
         found.threads.append(thread)
     try:
@@ -153,6 +152,15 @@ def at_work(found: Scene) -> Iterator[None]:
         run.stop.set()
         for thread in found.threads:
             thread.join(60)
+
+
+def to_its_end(run: Run, name: str, work: Callable[[], None]) -> None:
+    """Work on a thread; one that ends by an exception would be missed by nothing else."""
+    try:
+        work()
+    except Exception as error:
+        run.violate(BROKEN, f"the thread {name} of this benchmark ended: {error!r}", robot=name)
+        raise
 
 
 def watch(found: Scene) -> None:

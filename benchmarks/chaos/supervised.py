@@ -135,7 +135,7 @@ class Server:
         if not self.lives or not self.life.ready_s:
             return
         pid = self.life.process.pid
-        with suppress(OSError, ValueError, IndexError):
+        with suppress(OSError, ValueError, LookupError):  # it ends at this moment, or has just ended
             lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
             fields = dict(line.split(":", 1) for line in lines if ":" in line)
             memory, threads = int(fields["VmRSS"].split()[0]) * 1024, int(fields["Threads"])

@@ -45,8 +45,10 @@ from benchmarks.chaos.ledger import (
 )
 from benchmarks.chaos.policy_files import NAN, arm, make_export, sick_in
 from benchmarks.chaos.robots import Run, digest
+from benchmarks.chaos.scene import BROKEN, to_its_end
 from benchmarks.chaos.schedule import Injected, plan
 from benchmarks.chaos.summary import results, text
+from benchmarks.chaos.supervised import Life, Server
 from benchmarks.chaos.truth import Truth, catalogue
 from reflex_core.values import Floats
 
@@ -318,6 +320,27 @@ def test_growth_is_found_and_one_moment_of_it_is_none() -> None:
             for second, sample in enumerate(steady)
         ]
         assert [kind for kind, _ in grown(rising)] == [GROWTH], column  # type: ignore[arg-type]
+
+
+def test_a_process_that_has_just_ended_leaves_no_sample_and_harms_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    server = Server("gone", PANDA, [], tmp_path, tmp_path, {}, DEADLINE_MS)
+    server.lives.append(Life(0, process, tmp_path, tmp_path, 0.0, ready_s=1.0))
+    server.sample()
+    assert server.life.vital == []
+    process.wait()
+
+
+def test_a_thread_of_the_benchmark_that_ends_is_a_violation() -> None:
+    run = Run(Truth(), 5)
+
+    def work() -> None:
+        raise KeyError("VmRSS")
+
+    with pytest.raises(KeyError):
+        to_its_end(run, "watch", work)
+    assert [each.kind for each in run.violations] == [BROKEN]
 
 
 def test_a_schedule_is_that_of_its_seed_and_has_every_kind() -> None:
