@@ -27,6 +27,7 @@ LONGEST_S = 10.0  # for which a late inference may go on
 FIRST_CHUNK_S = 0.5  # for which a caller that has nothing at all waits for its first chunk
 MOST_WORKERS = 32
 RESERVE_MS = 1.0  # of the budget, for what follows: the guard, the reply, waking the threads that send it
+RESERVE_NS = int(RESERVE_MS * 1e6)
 MOST_RESERVED = 0.1  # of a budget so short that a millisecond of it is dear
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,11 @@ class Deadline:
         if task is None:
             return self._fall_back(request, "every worker is busy with an inference that does not stop")
         if task.wait((deadline_ns - time.monotonic_ns()) * 1e-9):
-            return task.outcome()
+            served = task.outcome()
+            # who waits may be given a processor long after the inference has ended; its chunk is the last good one by now
+            if time.monotonic_ns() <= deadline_ns + RESERVE_NS:
+                return served
+            return self._fall_back(request, "the answer was there and this thread was not given a processor")
         late.missed = True
         if not self._left_to_finish(request, late):
             late.cancellation.cancel()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from reflex_core.chunks.last_good import EPISODES_KEPT
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError
 from reflex_core.text.rate_limit import RateLimit
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Request, Served
-from reflex_core.wedges.deadline import reserve_ms
+from reflex_core.wedges.deadline import RESERVE_MS, reserve_ms
 from reflex_core.wedges.wedge import Proceed
 
 
@@ -51,6 +52,39 @@ def test_inside_the_budget_the_answer_is_the_policys(bench: Bench) -> None:
     )
     assert served.request_id == incoming.request_id
     assert bench.counted("misses") == 0
+
+
+class Starved:
+    """A task whose waiting thread is given no processor before the budget is over."""
+
+    def __init__(self, task: Any, until_ns: int) -> None:
+        self._task, self._until_ns = task, until_ns
+
+    def wait(self, timeout_s: float) -> bool:
+        there = self._task.wait(60.0)
+        while time.monotonic_ns() <= self._until_ns:
+            time.sleep(0.001)
+        return bool(there)
+
+    def outcome(self) -> Served:
+        found: Served = self._task.outcome()
+        return found
+
+
+def test_an_answer_that_waited_for_a_processor_beyond_the_budget_says_that_it_is_late(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.budget_ms = ENOUGH_MS
+    incoming = request()
+    until_ns = incoming.received_ns + int((ENOUGH_MS + 100 * RESERVE_MS) * 1e6)
+    start = bench.deadline._workers.start
+    monkeypatch.setattr(bench.deadline._workers, "start", lambda work: Starved(start(work), until_ns))
+    rows = ramp()
+    served = bench.deadline(incoming, lambda given: answer(given, rows))
+    assert served.fallback.deadline_exceeded
+    assert served.chunk.source == LAST_KNOWN_GOOD
+    np.testing.assert_array_equal(served.chunk.actions, rows)
+    assert bench.counted("misses") == 1
 
 
 def test_the_rest_of_the_chain_learns_when_the_answer_must_be_there(bench: Bench) -> None:
