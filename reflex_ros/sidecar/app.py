@@ -61,6 +61,7 @@ from reflex_ros.sidecar.page_routes import add_page
 from reflex_ros.sidecar.problems import BodyError, fresh_id, problem_of
 from reflex_ros.sidecar.replies import JSON_TYPE, Reply, problem, response
 from reflex_ros.sidecar.robot_access import Robot
+from reflex_ros.sidecar.sessions import echo, require_same, session_of
 from reflex_ros.sidecar.trace_context import trace_context
 from reflex_ros.sidecar.websockets import add_sockets, is_upgrade, serve_socket
 from reflex_ros.sidecar.wires.schema import OBJECT
@@ -199,6 +200,13 @@ def _wire(request: web.Request) -> Wire:
 
 async def act(request: web.Request) -> web.Response:
     """POST /act, and to every other wire's route: one observation in, one action chunk out."""
+    session = session_of(request.headers)
+    found = await _admitted(request, session)
+    found.headers.update(echo(session))
+    return found
+
+
+async def _admitted(request: web.Request, session: str) -> web.Response:
     received_ns = time.monotonic_ns()
     engine, waiting = request.app[ENGINE], request.app[WAITING]
     loaded = engine.loaded
@@ -208,12 +216,14 @@ async def act(request: web.Request) -> web.Response:
         return response(refused(_wire(request), problem))
     waiting.active += 1
     try:
-        return await _act(request, engine, loaded, received_ns)
+        return await _act(request, engine, loaded, received_ns, session)
     finally:
         waiting.active -= 1
 
 
-async def _act(request: web.Request, engine: Engine, loaded: ServingState, received_ns: int) -> web.Response:
+async def _act(
+    request: web.Request, engine: Engine, loaded: ServingState, received_ns: int, session: str
+) -> web.Response:
     waiting, memory = request.app[WAITING], request.app[MEMORY]
     limit = largest_body(loaded, engine.settings.max_pixels)
     with memory.body(request.content) as room:
@@ -231,6 +241,7 @@ async def _act(request: web.Request, engine: Engine, loaded: ServingState, recei
                 forwarded=HOP_HEADER in request.headers,
                 parent=trace_context(request.headers),
                 options=dict(request.query),
+                routed_by=session,
             )
             return response(
                 await worked(request.app[WORKERS], room, answer, engine, _wire(request), room, call)
@@ -292,7 +303,9 @@ async def post_policies(request: web.Request) -> web.Response:
 
 async def post_outcome(request: web.Request) -> web.Response:
     """POST /episodes/<id>/outcome: how an episode ended."""
+    session = session_of(request.headers)
     body, episode_id = await _small_body(request), request.match_info["episode_id"]
+    require_same(episode_id, session)
     return response(await _on_clerk(request, lambda engine: report_outcome(engine, episode_id, body)))
 
 
