@@ -49,6 +49,7 @@ from reflex_ros.sidecar.auth import authorised, is_loopback
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory, read_body, unpacked, worked
 from reflex_ros.sidecar.connections import Connection, StalledError
 from reflex_ros.sidecar.csrf import refusal
+from reflex_ros.sidecar.fleet_routes import OPERATIONS as FLEET_OPERATIONS
 from reflex_ros.sidecar.health import config, health
 from reflex_ros.sidecar.history_routes import OPERATIONS as HISTORY_OPERATIONS
 from reflex_ros.sidecar.history_routes import add_history
@@ -98,9 +99,10 @@ def make_app(
         app.router.add_post(route, act)
     add_operations(app, OPERATIONS)
     add_operations(app, HISTORY_OPERATIONS)
+    add_operations(app, FLEET_OPERATIONS)
     add_history(app, engine)
     described = document(
-        (*OPERATIONS, *HISTORY_OPERATIONS, *PAGE_OPERATIONS),
+        (*OPERATIONS, *HISTORY_OPERATIONS, *FLEET_OPERATIONS, *PAGE_OPERATIONS),
         WIRES,
         open_paths=OPEN_PATHS,
         has_key=api_key is not None,
