@@ -83,7 +83,7 @@ def parser() -> Parser:
     for name, what, example in (
         ("status", "print state, policy, split, p99 and holds of every server", "reflex fleet status fleet.csv --keys keys"),
         ("split", "send this percentage of new episodes to slot a", "reflex fleet split fleet.csv 20 --keys keys --cell north"),
-        ("promote", "send all new episodes to one slot", "reflex fleet promote fleet.csv b --keys keys --reason 'v2 is better'"),
+        ("promote", "send all new episodes to one slot", "reflex fleet promote fleet.csv b --keys keys --reason better"),
         ("rollback", "undo the last change of the split", "reflex fleet rollback fleet.csv --keys keys --only arm-001,arm-002"),
         ("stop", "let every robot hold until it is resumed at its page", "reflex fleet stop fleet.csv --keys keys"),
         ("collect", "copy the traces of every server, for reflex ab report", "reflex fleet collect fleet.csv traces --keys keys"),

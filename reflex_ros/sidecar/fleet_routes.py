@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from prometheus_client import Counter
+from prometheus_client.registry import Collector
 
 from reflex_core import __version__
 from reflex_core.engine.engine import Engine
@@ -67,7 +67,7 @@ def status_document(engine: Engine, snapshot: RobotSnapshot | None, *, has_key: 
     }
 
 
-def _total(counter: Counter, **labels: str) -> int:
+def _total(counter: Collector, **labels: str) -> int:
     """Return the sum of a counter over the samples that have these labels."""
     samples = (sample for family in counter.collect() for sample in family.samples)
     return int(
@@ -121,7 +121,7 @@ def traces_in(folder: str) -> list[dict[str, Any]]:
 
 
 def _is_own_file(path: Path) -> bool:
-    """Return whether a path is a file itself, not a link to one that somebody else may read."""
+    """Return whether a path is a file itself, not a link to another one."""
     return path.is_file() and not path.is_symlink()
 
 

@@ -161,7 +161,7 @@ def test_a_change_that_a_server_refuses_names_it(
 
 @pytest.fixture
 def robots(export_dir: ExportDir, tmp_path: Path) -> Iterator[Callable[[], tuple[int, list[str]]]]:
-    """`robots()`: the port of a server with a robot, and what the robot was told to do."""
+    """`robots()`: the port of a server with a robot, and what was requested of the robot."""
     with ExitStack() as stack:
 
         def start() -> tuple[int, list[str]]:
