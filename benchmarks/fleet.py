@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +37,8 @@ from benchmarks.server import picture
 HOME = [0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8]  # rad
 LOST_S = 0.2  # Linux's smallest time before TCP sends again
 GIVE_UP_S = 10.0
+USED = 0.6  # of a server's cores: the rest is for bursts, and for the robots of a server that is down
+SERVER_CORES = 8
 QUIET, KILLED, UPDATED = "quiet", "a server killed", "rolling update"
 
 Row = dict[str, object]
@@ -97,7 +100,7 @@ class Phases:
     def __init__(self) -> None:
         self.tallies: dict[str, Tally] = {}
         self.now = Tally()
-        self.cost: Row = {}
+        self.cost: dict[str, float] = {}
         self._began_s = 0.0
 
     def begin(self, name: str) -> None:
@@ -126,6 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--jitter-ms", type=float, default=5.0)
     options.add_argument("--loss", type=float, default=0.005, help="share of lost messages [0.005]")
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument(
+        "--extrapolate", type=int, default=10_000, help="robots to compute the fleet for [10000]"
+    )
+    options.add_argument(
+        "--core-hour", type=float, default=0.04, help="price of a core for an hour, your own [0.04]"
+    )
     options.add_argument("--ray", action="store_true", help="Ray Serve in place of HAProxy")
     chosen = options.parse_args(argv)
     network = Network(chosen.delay_ms * 1e-3, chosen.jitter_ms * 1e-3, chosen.loss)
@@ -143,6 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(rows))
     if phases.cost:
         print(f"\na request, in the quiet phase\n{table([phases.cost])}")
+        sized = extrapolated(phases.cost, chosen.extrapolate, chosen.period, chosen.core_hour)
+        print(f"\n{chosen.extrapolate} such robots, by these figures\n{table([sized])}")
     causes = {phase: dict(tally.failed) for phase, tally in phases.tallies.items() if tally.failed}
     if causes:
         print(f"failed: {causes}")
@@ -154,7 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(any(phases.tallies[name].failed for name in (QUIET, UPDATED) if name in phases.tallies))
 
 
-def _cost(tally: Tally, processes: Sequence[int], balancer: int, before_s: Sequence[float]) -> Row:
+def _cost(
+    tally: Tally, processes: Sequence[int], balancer: int, before_s: Sequence[float]
+) -> dict[str, float]:
     """Return what a request costs. before_s: processor time of the servers and the balancer when the phase began."""
     *servers_s, balancer_s = (
         cpu_s(process) - began for process, began in zip((*processes, balancer), before_s, strict=True)
@@ -164,6 +177,19 @@ def _cost(tally: Tally, processes: Sequence[int], balancer: int, before_s: Seque
         "server CPU ms": 1e3 * sum(servers_s) / requests, "HAProxy CPU ms": 1e3 * balancer_s / requests,
         "KB sent": tally.sent_bytes / requests / 1e3, "KB received": tally.received_bytes / requests / 1e3,
         "server MB": max(map(rss_mb, processes)), "HAProxy MB": rss_mb(balancer),
+    }  # fmt: skip
+
+
+def extrapolated(cost: Mapping[str, float], robots: int, period_s: float, core_hour: float) -> Row:
+    """Return what a fleet needs whose requests cost as the measured ones. Servers are loaded to USED of their cores."""
+    per_s = robots / period_s
+    cores = per_s * cost["server CPU ms"] * 1e-3 / USED
+    balancer_cores = per_s * cost["HAProxy CPU ms"] * 1e-3 / USED
+    return {
+        "requests/s": per_s, "cores of servers": cores, f"servers of {SERVER_CORES} cores": math.ceil(cores / SERVER_CORES - 1e-9),
+        "cores of HAProxy": balancer_cores, "Gbit/s in": per_s * cost["KB sent"] * 8e-6,
+        "Gbit/s out": per_s * cost["KB received"] * 8e-6,
+        "robots per core": robots / cores, "per robot-hour": (cores + balancer_cores) * core_hour / robots,
     }  # fmt: skip
 
 

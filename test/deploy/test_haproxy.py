@@ -61,6 +61,15 @@ def test_the_shipped_configuration_is_valid_without_a_warning(tmp_path: Any) -> 
     assert check(CONFIGURATION.read_text().replace("balance hash", "balance hsah"), tmp_path).returncode == 1
 
 
+def test_the_lines_for_kubernetes_are_valid(tmp_path: Any) -> None:
+    page = (CONFIGURATION.parents[1] / "docs" / "how-to" / "scale-out.md").read_text()
+    [block] = re.findall(r"^```ini\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    resolvers, _, server = block.partition("backend act\n")
+    text = CONFIGURATION.read_text().replace("    server r1 10.0.0.11:8000 id 1 check\n", server, 1)
+    done = check(f"{text}\n{resolvers}", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_route_of_a_wire_is_let_through() -> None:
     text = CONFIGURATION.read_text()
     assert [route for route in ROUTES if f"{{ path {route} }}" not in text] == []
