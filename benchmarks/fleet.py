@@ -189,7 +189,7 @@ def extrapolated(cost: Mapping[str, float], robots: int, period_s: float, core_h
         "requests/s": per_s, "cores of servers": cores, f"servers of {SERVER_CORES} cores": math.ceil(cores / SERVER_CORES - 1e-9),
         "cores of HAProxy": balancer_cores, "Gbit/s in": per_s * cost["KB sent"] * 8e-6,
         "Gbit/s out": per_s * cost["KB received"] * 8e-6,
-        "robots per core": robots / cores, "per robot-hour": (cores + balancer_cores) * core_hour / robots,
+        "robots per core": robots / cores, "per 1,000 robot-hours": 1e3 * (cores + balancer_cores) * core_hour / robots,
     }  # fmt: skip
 
 

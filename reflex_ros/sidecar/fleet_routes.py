@@ -16,7 +16,6 @@ from prometheus_client.registry import Collector
 from reflex_core import __version__
 from reflex_core.engine.engine import Engine
 from reflex_core.text.untrusted import shown
-from reflex_core.wedges.telemetry import HELD
 from reflex_ros.sidecar.admission import ALONE, API_KEY, ENGINE, ROBOT
 from reflex_ros.sidecar.csrf import FOREIGN_ORIGIN, KEY_NEEDED, from_elsewhere
 from reflex_ros.sidecar.health import public_reason
@@ -29,6 +28,7 @@ from reflex_ros.sidecar.status_summary import IS_FAILED, status_summary
 TRACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}\.jsonl(\.gz)?")
 MOST_TRACES = 100_000
 REFUSED = "refused, see the log"
+HELD = "held"  # the outcome in the metrics
 
 
 async def get_status(request: web.Request) -> web.StreamResponse:
