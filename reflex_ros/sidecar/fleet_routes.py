@@ -20,10 +20,11 @@ from reflex_ros.sidecar.admission import ALONE, API_KEY, ENGINE, ROBOT
 from reflex_ros.sidecar.csrf import FOREIGN_ORIGIN, KEY_NEEDED, from_elsewhere
 from reflex_ros.sidecar.health import public_reason
 from reflex_ros.sidecar.openapi import Operation
+from reflex_ros.sidecar.operator_words import FAILED
 from reflex_ros.sidecar.problems import fresh_id
 from reflex_ros.sidecar.replies import Reply, problem, response
 from reflex_ros.sidecar.robot_access import RobotSnapshot
-from reflex_ros.sidecar.status_summary import IS_FAILED, status_summary
+from reflex_ros.sidecar.status_summary import status_summary
 
 TRACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}\.jsonl(\.gz)?")
 MOST_TRACES = 100_000
@@ -48,7 +49,7 @@ def status_document(engine: Engine, snapshot: RobotSnapshot | None, *, has_key: 
     loaded = engine.loaded
     summary = status_summary(engine, snapshot)
     sentence = summary.sentence
-    if summary.word == IS_FAILED and not has_key:
+    if summary.word == FAILED and not has_key:
         sentence = public_reason(engine.state, engine.reason) or REFUSED
     pair = engine.policies() if loaded is not None else {}
     p99_ms = loaded.telemetry.percentiles_ms(99)[0] if loaded is not None else 0.0

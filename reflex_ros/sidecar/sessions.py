@@ -40,7 +40,7 @@ def session_of(headers: CIMultiDictProxy[str]) -> str:
     found = headers.getall(SESSION_HEADER)
     if len(found) > 1:
         raise SessionError(f"a request must name one {SESSION_HEADER}, got {len(found)}")
-    if not usable_id(found[0]):
+    if found[0] and not usable_id(found[0]):
         raise SessionError(
             f"{SESSION_HEADER} must have at most {ID_CHARACTERS} printable characters, got {shown(found[0])}"
         )
