@@ -199,6 +199,7 @@ $(STAMPS)/test: $(STAMPS)/build
 	@$(STEP) "unpacking Prometheus for the tests" requirements/debian.sh prometheus $(VENV)/debian usr/bin/promtool usr/bin/prometheus
 	@$(STEP) "unpacking Alertmanager for the tests" requirements/debian.sh prometheus-alertmanager $(VENV)/debian usr/bin/amtool usr/bin/prometheus-alertmanager \
 	  usr/share/prometheus/alertmanager/default.tmpl usr/share/prometheus/alertmanager/email.tmpl
+	@command -v haproxy >/dev/null || $(STEP) "unpacking HAProxy for the tests" requirements/debian.sh --with-needs haproxy $(VENV)/haproxy
 	@command -v systemd-analyze >/dev/null || $(STEP) "unpacking systemd for the tests" requirements/debian.sh --with-needs systemd $(VENV)/systemd
 	@touch $@
 

@@ -6,7 +6,7 @@
     fleet.py fleet.csv --keys keys              an API key for each robot that has none: keys/ROBOT
     fleet.py fleet.csv --cell north             the robots of a cell, a line each: name and address
 
-The columns are robot_id, cell and address (HOST:PORT). Lines that begin with # are comments.
+The columns are robot_id, cell and address (HOST:PORT, or https://HOST:PORT). Lines that begin with # are comments.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 
 COLUMNS = ["robot_id", "cell", "address"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")  # a file, a label and a host name
-ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*:([0-9]{1,5})")
+ADDRESS = re.compile(r"(?:https?://)?[A-Za-z0-9][A-Za-z0-9.-]*:([0-9]{1,5})")
 MAX_PORT = 65535
 KEY_BYTES = 32
 
@@ -118,10 +118,11 @@ def _problem(robot: Robot) -> str:
 
 def targets(robots: Sequence[Robot]) -> str:
     """Return the file that Prometheus reads with file_sd_configs: JSON, which is YAML too."""
-    lines = [
-        json.dumps({"targets": [robot.address], "labels": {"cell": robot.cell, "robot_id": robot.name}})
-        for robot in robots
-    ]
+    lines = []
+    for robot in robots:
+        scheme, _, address = robot.address.rpartition("://")
+        labels = {"cell": robot.cell, "robot_id": robot.name, **({"__scheme__": scheme} if scheme else {})}
+        lines.append(json.dumps({"targets": [address], "labels": labels}))
     return "[" + ",\n ".join(lines) + "]\n"
 
 

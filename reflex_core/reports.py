@@ -66,6 +66,7 @@ class RtcReport:
 
     delay: rows taken over from it. previous: its request_id. elapsed_rows: how many of its rows were over at this
     observation. executed: its rows as they were corrected on their way (`a2c2_every_step`), which guided; else none.
+    reason: why nothing guided it, empty where something did or nothing could; a reply has it.
     """
 
     mode: str = ""
@@ -73,6 +74,7 @@ class RtcReport:
     previous: str = ""
     elapsed_rows: float = 0.0
     executed: tuple[tuple[float, ...], ...] = ()
+    reason: str = ""
 
     @property
     def present(self) -> bool:

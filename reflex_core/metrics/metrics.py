@@ -234,6 +234,9 @@ class Metrics:
             "reflex_history_filled_total", "Requests with too few earlier observations: start, gap, no_episode", ["reason"]
         )
         self.chunks_guided = counter("reflex_rtc_guided_total", "Chunks guided by the one before", slot)
+        self.episodes_moved = counter(
+            "reflex_episodes_moved_total", "Episodes that went on here from an answer of another server"
+        )
         self.a2c2_applied = counter("reflex_a2c2_applied_total", "Chunks corrected for delay", ["reason"])
         self.a2c2_skipped = counter("reflex_a2c2_skipped_total", "Chunks not corrected, by reason", ["reason"])
         self.a2c2_steps = counter(

@@ -107,7 +107,7 @@ class Predict:
             masked_cameras=prediction.masked_cameras,
             stages_ms=prediction.stages_ms,
         )
-        rtc = NOT_GUIDED
+        rtc = RtcReport(reason=found.why) if found.why else NOT_GUIDED
         if guidance is not None:
             rtc = RtcReport(
                 guidance.mode, guidance.delay, found.previous, found.elapsed_rows, rows_of(found.executed)

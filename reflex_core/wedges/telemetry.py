@@ -13,6 +13,7 @@ from reflex_core.errors import NotReadyError, ObservationError, ReflexError
 from reflex_core.metrics.episodes import Episodes
 from reflex_core.metrics.latency_window import LatencyWindow
 from reflex_core.metrics.metrics import Metrics
+from reflex_core.metrics.moved_episodes import MOVED, MovedEpisodes
 from reflex_core.records.recorder import Recorder
 from reflex_core.robot.callers import caller_of
 from reflex_core.text.log_lines import request_id
@@ -75,6 +76,7 @@ class Telemetry:
         self._own: tuple[Listener, ...] = (*recorders, *trackers)
         self._next_seq = next_seq
         self._episodes = Episodes()
+        self._moved = MovedEpisodes()
         metrics.episodes_active.labels(embodiment).set_function(self._episodes.active)
         self._last_cut: str | None = None
         self._log = RateLimitedLog(log)
@@ -106,6 +108,10 @@ class Telemetry:
             raise
         latency_ms = (time.monotonic_ns() - request.received_ns) * 1e-6
         served = replace(served, latency_ms=latency_ms, trace_seq=self._seq(), history=request.history)
+        if self._moved.answered(
+            request.episode_id, request.previous_request_id, request.elapsed_rows, request.request_id
+        ):
+            served = self._began_elsewhere(request, served)
         self._count(request, _outcome(served))
         slot = self._slots.get(served.slot, self._first)
         slot.latency_s(latency_ms * 1e-3)
@@ -129,6 +135,13 @@ class Telemetry:
         label = self._metrics.caller_labels.label(caller_of(request))
         self._metrics.caller_requests.labels(label, outcome).inc()
         self._metrics.wire_requests.labels(request.wire, outcome).inc()
+
+    def _began_elsewhere(self, request: Request, served: Served) -> Served:
+        """Count an episode whose caller goes on from an answer of another server, and return the answer with the reason."""
+        self._metrics.episodes_moved.inc()
+        text = "episode %.200r goes on here from an answer that this server did not give: its chunk is not guided"
+        self._log(logging.WARNING, MOVED, text, request.episode_id)
+        return served if served.rtc.mode else replace(served, rtc=replace(served.rtc, reason=MOVED))
 
     def _seq(self) -> int:
         return -1 if self._next_seq is None else self._next_seq()

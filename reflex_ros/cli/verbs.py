@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-SERVE, PREPARE, LIMIT, LOOK, SELF = (
-    "Serve a policy", "Prepare an export", "Limit and account", "Look at what happened", "This program",
+SERVE, PREPARE, LIMIT, LOOK, MANY, SELF = (
+    "Serve a policy", "Prepare an export", "Limit and account", "Look at what happened", "Many robots", "This program",
 )  # fmt: skip
 
 
@@ -53,6 +53,7 @@ VERBS = {
         Verb("replay", LOOK, "run recorded requests against a policy"),
         Verb("ab", LOOK, "compare the two policies of a server, from its traces"),
         Verb("bag", LOOK, "repair a bag whose recorder was killed"),
+        Verb("fleet", MANY, "read and change many servers at once"),
         Verb("help", SELF, "show the verbs, or the options of one", "help_verb"),
         Verb("version", SELF, "print the versions of this program and of what it runs on"),
         Verb("completion", SELF, "print a script that completes command lines in bash, zsh or fish"),

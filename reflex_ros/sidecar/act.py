@@ -22,6 +22,7 @@ from reflex_ros.sidecar.bodies import MOST_BYTES, Body, unpacked
 from reflex_ros.sidecar.connections import StalledError
 from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, header_safe, problem_of
 from reflex_ros.sidecar.replies import Reply
+from reflex_ros.sidecar.sessions import episode_for
 from reflex_ros.sidecar.trace_context import NO_PARENT, TraceContext
 from reflex_ros.sidecar.wires.fields import misnamed_instruction
 from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, DirectReply, Observed, Readable, Wire
@@ -47,6 +48,7 @@ class Call:
     """Connection and headers of a request.
 
     received_ns: on the monotonic clock. peer: the address it came from; session: of its connection, where the wire has one.
+    routed_by: its session header, by which a balancer selected this server; of a connection, `session` has it already.
     reserved: a `robot_id` that it may not bring: the robot's of this process. packed: its Content-Encoding. most_bytes: of
     the body, unpacked. forwarded: sent by another server because its own policy failed. parent: the caller's span.
     options: of the URL's query. robot_id: that its key is for, "" for a key of no robot.
@@ -62,6 +64,7 @@ class Call:
     parent: TraceContext = NO_PARENT
     options: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     robot_id: str = ""
+    routed_by: str = ""
 
 
 def cameras_of(loaded: ServingState) -> tuple[str, ...]:
@@ -185,10 +188,11 @@ def _robot_id(decoded: DecodedRequest, call: Call) -> str | None:
 
 
 def _request(engine: Engine, wire: Wire, decoded: DecodedRequest, call: Call) -> Request:
+    episode_id = episode_for(decoded.episode_id, call.routed_by)
     return engine.request(
         decoded.observation,
         received_ns=call.received_ns,
-        episode_id=decoded.episode_id,
+        episode_id=episode_id,
         request_id=decoded.request_id,
         seed=decoded.seed,
         forwarded=call.forwarded,
@@ -196,7 +200,7 @@ def _request(engine: Engine, wire: Wire, decoded: DecodedRequest, call: Call) ->
         previous_request_id=decoded.previous_request_id,
         traceparent=call.parent.traceparent,
         tracestate=call.parent.tracestate,
-        caller=caller_from(_robot_id(decoded, call), call.session, decoded.episode_id, call.peer),
+        caller=caller_from(_robot_id(decoded, call), call.session, episode_id, call.peer),
         wire=decoded.wire or wire.name,
     )
 

@@ -56,6 +56,7 @@ from reflex_ros.sidecar.auth import is_loopback
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory, read_body, unpacked, worked
 from reflex_ros.sidecar.connections import Connection, StalledError
 from reflex_ros.sidecar.fair_queue import FairQueue
+from reflex_ros.sidecar.fleet_routes import OPERATIONS as FLEET_OPERATIONS
 from reflex_ros.sidecar.gate import NO_KEY, shut_out
 from reflex_ros.sidecar.health import brief_health, config, health
 from reflex_ros.sidecar.history_routes import OPERATIONS as HISTORY_OPERATIONS
@@ -70,6 +71,7 @@ from reflex_ros.sidecar.page_routes import add_page
 from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, problem_of
 from reflex_ros.sidecar.replies import JSON_TYPE, Reply, problem, response
 from reflex_ros.sidecar.robot_access import Robot
+from reflex_ros.sidecar.sessions import echo, require_same, session_of
 from reflex_ros.sidecar.trace_context import trace_context
 from reflex_ros.sidecar.websockets import add_sockets, is_upgrade, serve_socket
 from reflex_ros.sidecar.wires.schema import OBJECT
@@ -112,9 +114,10 @@ def make_app(
         app.router.add_post(route, act)
     add_operations(app, OPERATIONS)
     add_operations(app, HISTORY_OPERATIONS)
+    add_operations(app, FLEET_OPERATIONS)
     add_history(app, engine)
     described = document(
-        (*OPERATIONS, *HISTORY_OPERATIONS, *PAGE_OPERATIONS),
+        (*OPERATIONS, *HISTORY_OPERATIONS, *FLEET_OPERATIONS, *PAGE_OPERATIONS),
         WIRES,
         open_paths=OPEN_PATHS,
         has_key=keyring.required,
@@ -202,6 +205,13 @@ def _wire(request: web.Request) -> Wire:
 
 async def act(request: web.Request) -> web.Response:
     """POST /act, and to every other wire's route: one observation in, one action chunk out."""
+    session = session_of(request.headers)
+    found = await _admitted(request, session)
+    found.headers.update(echo(session))
+    return found
+
+
+async def _admitted(request: web.Request, session: str) -> web.Response:
     received_ns = time.monotonic_ns()
     engine, waiting = request.app[ENGINE], request.app[WAITING]
     loaded = engine.loaded
@@ -211,12 +221,14 @@ async def act(request: web.Request) -> web.Response:
         return response(refused(_wire(request), problem))
     waiting.active += 1
     try:
-        return await _act(request, engine, loaded, received_ns)
+        return await _act(request, engine, loaded, received_ns, session)
     finally:
         waiting.active -= 1
 
 
-async def _act(request: web.Request, engine: Engine, loaded: ServingState, received_ns: int) -> web.Response:
+async def _act(
+    request: web.Request, engine: Engine, loaded: ServingState, received_ns: int, session: str
+) -> web.Response:
     waiting, memory = request.app[WAITING], request.app[MEMORY]
     limit = largest_body(loaded, engine.settings.max_pixels)
     with memory.body(request.content) as room:
@@ -237,6 +249,7 @@ async def _act(request: web.Request, engine: Engine, loaded: ServingState, recei
                 parent=trace_context(request.headers),
                 options=dict(request.query),
                 robot_id=access.robot_id,
+                routed_by=session,
             )
             line, wire = line_of(request, access), _wire(request)
             made = await in_turn(request.app, room, line, deadline_s, answer, engine, wire, room, call)
@@ -300,7 +313,9 @@ async def post_policies(request: web.Request) -> web.Response:
 
 async def post_outcome(request: web.Request) -> web.Response:
     """POST /episodes/<id>/outcome: how an episode ended."""
+    session = session_of(request.headers)
     body, episode_id = await _small_body(request), request.match_info["episode_id"]
+    require_same(episode_id, session)
     return response(await _on_clerk(request, lambda engine: report_outcome(engine, episode_id, body)))
 
 

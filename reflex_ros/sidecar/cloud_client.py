@@ -24,6 +24,7 @@ from reflex_core.values import CLOUD, POLICY, Floats, Inference, Observation, Re
 from reflex_ros.sidecar.addresses import HOP_HEADER, checked_url, read_key, warn_of_plain_key
 from reflex_ros.sidecar.loop_thread import LoopThread
 from reflex_ros.sidecar.outgoing_pictures import OutgoingPictures
+from reflex_ros.sidecar.sessions import session_header
 
 VARIABLE = "REFLEX_CLOUD_API_KEY"
 LARGEST_REPLY = 16 << 20
@@ -83,13 +84,15 @@ class HttpCloud:
         until_s = time.monotonic() + left_s
         body = body_of(request, self._pictures, goes_on=self._goes_on)
         status, reply = self._loop.run(
-            self._exchange("POST", "/act", body), until_s - time.monotonic(), request.cancellation
+            self._exchange("POST", "/act", body, session_header(request.episode_id)),
+            until_s - time.monotonic(),
+            request.cancellation,
         )
         return answer_of(status, reply, request.request_id)
 
     def get(self, path: str, left_s: float) -> tuple[int, bytes]:
         """Return status and body of a page of it. Raises CloudError."""
-        return self._loop.run(self._exchange("GET", path, None), left_s, None)
+        return self._loop.run(self._exchange("GET", path, None, {}), left_s, None)
 
     def ready(self) -> bool:
         """Return whether GET /health answers 200."""
@@ -103,21 +106,25 @@ class HttpCloud:
         """Drop the connections and end the thread. May be called twice; `ask` then raises CloudError."""
         self._loop.close()
 
-    async def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+    async def _exchange(
+        self, method: str, path: str, body: bytes | None, more: Mapping[str, str]
+    ) -> tuple[int, bytes]:
         try:
             try:
-                return await self._once(method, path, body)
+                return await self._once(method, path, body, more)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
                 if isinstance(error, aiohttp.ClientConnectorError):
                     raise
                 # a kept connection that the other side had given up
-                return await self._once(method, path, body)
+                return await self._once(method, path, body, more)
         except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as error:
             raise CloudError(INVALID, f"the reply is broken: {_named(error)}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise CloudError(REFUSED, f"no connection: {_named(error)}") from error
 
-    async def _once(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+    async def _once(
+        self, method: str, path: str, body: bytes | None, more: Mapping[str, str]
+    ) -> tuple[int, bytes]:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(keepalive_timeout=KEEP_ALIVE_S),
@@ -126,7 +133,7 @@ class HttpCloud:
                 auto_decompress=False,
             )
         async with self._session.request(
-            method, self._base + path, data=body, headers=self._headers, allow_redirects=False
+            method, self._base + path, data=body, headers={**self._headers, **more}, allow_redirects=False
         ) as response:
             parts: list[bytes] = []
             size = response.content_length or 0

@@ -12,14 +12,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from reflex_core.concurrency.lru import Lru
 from reflex_ros.sidecar.problems import Problem, fresh_id
+from reflex_ros.sidecar.worker_threads import Job
 
 WAITING_REQUESTS = 64
 ROBOT_AT_A_TIME = 2  # of one robot: one is inferred while the next is decoded
@@ -54,13 +53,13 @@ class Turn:
     began_s: float
     finish: Callable[[float], None]
 
-    def end(self, work: Future[Any] | None) -> None:
+    def end(self, work: Job | None) -> None:
         """Pass the turn on: now, or once the worker is done, which cannot be stopped when its client leaves."""
-        if work is None or work.done():
+        if work is None or work.over:
             self.finish(self.began_s)
             return
         loop = asyncio.get_running_loop()
-        work.add_done_callback(lambda _: _soon(loop, partial(self.finish, self.began_s)))
+        work.when_over(partial(_soon, loop, partial(self.finish, self.began_s)))
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

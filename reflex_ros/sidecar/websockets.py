@@ -44,6 +44,7 @@ from reflex_ros.sidecar.connections import Connection, StalledError
 from reflex_ros.sidecar.key_file import ACT
 from reflex_ros.sidecar.problems import Problem, fresh_id, problem_of
 from reflex_ros.sidecar.replies import Reply, problem, response
+from reflex_ros.sidecar.sessions import echo, session_of
 from reflex_ros.sidecar.trace_context import trace_context
 from reflex_ros.sidecar.wires.msgpack_codec import LACKING, MissingPackageError, require_msgpack
 from reflex_ros.sidecar.wires.table import SOCKETS
@@ -127,7 +128,9 @@ async def serve_socket(request: web.Request) -> web.StreamResponse:
         return _not_begun(request, 503, NotReadyError.slug, "the policy is not serving: state is 'failed'")
     limit = _largest_message(engine)
     socket = web.WebSocketResponse(max_msg_size=limit + 1, compress=False, timeout=CLOSE_S)
-    session = f"ws-{secrets.token_hex(8)}"
+    named = session_of(request.headers)
+    socket.headers.update(echo(named))
+    session = named or f"ws-{secrets.token_hex(8)}"
     wire = SOCKETS[request.path](session, lambda: about(engine))
     await socket.prepare(request)
     with request.app[MEMORY].body(_Giving(request)) as pending:

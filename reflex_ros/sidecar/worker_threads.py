@@ -24,15 +24,24 @@ class Job:
         self._call: Callable[[], Any] | None = call
         self._lock = threading.Lock()
         self._begun = self._over = False
-        self._when_over: Callable[[], None] | None = None
+        self._when_over: list[Callable[[], None]] = []
 
     def when_over(self, callback: Callable[[], None]) -> None:
-        """Call back once: as soon as nothing uses the job's arguments any more, on whichever thread that is; at once if so now."""
+        """Call back once, as soon as nothing uses the job's arguments any more, on whichever thread that is; at once if so now.
+
+        Several callbacks are called in the order in which they came.
+        """
         with self._lock:
             if not self._over:
-                self._when_over = callback
+                self._when_over.append(callback)
                 return
         callback()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing uses the job's arguments any more."""
+        with self._lock:
+            return self._over
 
     def give_up(self) -> None:
         """Drop a job whose answer is not wanted any more, if it has not begun."""
@@ -61,8 +70,8 @@ class Job:
     def _ended(self) -> None:
         with self._lock:
             self._over, self._call = True, None
-            callback, self._when_over = self._when_over, None
-        if callback is not None:
+            callbacks, self._when_over = self._when_over, []
+        for callback in callbacks:
             callback()
 
 

@@ -33,7 +33,7 @@ MORE = {
     "request_id", "episode_id", "stages_ms", "instruction_tokens_cut", "masked_cameras", "deadline_exceeded", "guard_summary",
     "deadline_misses_total", "fallback_target", "fallback_age_ms", "hold_reason", "cache_status", "cache_age_ms",
     "rtc_mode", "rtc_delay", "rtc_previous", "a2c2_applied", "a2c2_reason", "a2c2_correction_magnitude", "cameras_used", "ignored_fields",
-    "did_you_mean", "reflex",
+    "rtc_reason", "did_you_mean", "reflex",
 }  # fmt: skip
 EVERY_LAYOUT = (
     "mono_smolvla", "mono_pi0", "mono_pi05", "decomposed", "decomposed_per_step", "decomposed_state",

@@ -113,6 +113,7 @@ def test_a_caller_that_leaves_a_running_job_lets_it_finish_and_only_then_it_is_o
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
+            job.when_over(lambda: over.append("memory"))
             job.when_over(note)
             during = list(over)
             busy.release.set()
@@ -121,7 +122,7 @@ def test_a_caller_that_leaves_a_running_job_lets_it_finish_and_only_then_it_is_o
         job.when_over(lambda: over.append("again"))
         return during, over
 
-    assert asyncio.run(main()) == ([], ["over", "again"])
+    assert asyncio.run(main()) == ([], ["memory", "over", "again"])
 
 
 def test_a_shutdown_cancels_what_has_not_begun_and_ends_the_threads() -> None:

@@ -12,6 +12,9 @@ import yaml
 from debian_tools import promtool
 from repository import ROOT
 
+from reflex_core.errors import ConfigurationError
+from reflex_ros.fleet.servers import read_servers
+
 LIST = ROOT / "deploy" / "fleet.csv"
 HEAD = "robot_id,cell,address\n"
 
@@ -35,6 +38,34 @@ def test_two_hundred_robots_become_targets_that_prometheus_reads(tmp_path: Path)
     for name in ("prometheus.yml", "alerts.yml"):
         (tmp_path / name).write_text((ROOT / "dashboards" / name).read_text())
     subprocess.run([promtool(), "check", "config", str(tmp_path / "prometheus.yml")], check=True, timeout=60)
+
+
+def test_a_robot_that_is_reached_by_https_is_scraped_so(tmp_path: Path) -> None:
+    (tmp_path / "fleet.csv").write_text(HEAD + "arm-1,north,https://arm-1.local:8443\n")
+    assert fleet(tmp_path / "fleet.csv", "--targets", tmp_path / "robots.yml").returncode == 0
+    [found] = yaml.safe_load((tmp_path / "robots.yml").read_text())
+    assert found["targets"] == ["arm-1.local:8443"]
+    assert found["labels"]["__scheme__"] == "https"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "arm-1,north,a:8000",
+        "arm-1,north,https://a:8443",
+        "arm-1,north,ftp://a:1",
+        "arm-1,north,a:0",
+        "-a,north,a:1",
+        "a,b",
+    ],
+)
+def test_a_list_is_read_as_reflex_fleet_reads_it(line: str, tmp_path: Path) -> None:
+    (tmp_path / "fleet.csv").write_text(f"{HEAD}{line}\n")
+    try:
+        read = bool(read_servers(tmp_path / "fleet.csv"))
+    except ConfigurationError:
+        read = False
+    assert (fleet(tmp_path / "fleet.csv").returncode == 0) == read
 
 
 def test_the_robots_of_a_cell_are_lines_for_a_shell(tmp_path: Path) -> None:

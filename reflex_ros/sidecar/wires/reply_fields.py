@@ -163,6 +163,8 @@ _ROWS = (
     _of_block("rtc_mode", "rtc.mode", "how the previous chunk guided this one; empty where it did not", TEXT),
     _of_block("rtc_delay", "rtc.delay", "rows taken over from the previous chunk", INTEGER),
     _of_block("rtc_previous", "rtc.previous", "`request_id` of the guiding chunk", TEXT),
+    _kept("rtc_reason", "why the previous chunk did not guide this one, `moved` where another server made it; empty otherwise", TEXT,
+          lambda a: a.answered.served.rtc.reason, "rtc.reason"),
     _of_block("a2c2_applied", "a2c2.applied", "the correction head changed the chunk", FLAG),
     _of_block("a2c2_reason", "a2c2.reason", "why it did or did not; empty without a head", TEXT),
     _of_block("a2c2_correction_magnitude", "a2c2.correction_magnitude", "L2 norm of the correction", NUMBER),
