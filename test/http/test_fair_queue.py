@@ -6,13 +6,15 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from http_client import Answer, Background, Client, busy, good, wait_for
+from http_client import PATIENCE_S, Answer, Background, Client, at_the_policy, busy, good, wait_for
 
+from reflex_core.values import Request, Served
 from reflex_ros.sidecar.fair_queue import FairQueue, Line, Turn
 from reflex_ros.sidecar.problems import Problem
 
@@ -314,7 +316,16 @@ def act(client: Client, session: str = "", deadline_ms: float | str = "", **fiel
 def test_a_greedy_robot_does_not_stand_before_another(serve: Serve) -> None:
     server = serve("mono_pi0_7", max_waiting_per_robot=0)
     order: list[str] = []
-    server.engine.listen(lambda request, _: order.append(request.request_id))
+    other_is_done = threading.Event()
+
+    def listen(request: Request, _: Served) -> None:
+        order.append(request.request_id)
+        if request.request_id == "other":
+            other_is_done.set()
+        else:
+            other_is_done.wait(PATIENCE_S)  # the greedy robot's next requests do not begin before
+
+    server.engine.listen(listen)
     with busy(server.engine):
         many = []
         for number in range(12):
@@ -324,6 +335,7 @@ def test_a_greedy_robot_does_not_stand_before_another(serve: Serve) -> None:
             wait_for(lambda number=number: server.sidecar.waiting == number + 1)
         one = Background(lambda: act(server.client, "other", request_id="other"))
         wait_for(lambda: server.sidecar.waiting == 13)
+        wait_for(lambda: at_the_policy(server.engine) == 3)  # two of the greedy one and the other
     assert one.result().status == 200
     assert all(request.result().status == 200 for request in many)
     assert order.index("other") <= 2, order

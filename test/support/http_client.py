@@ -132,6 +132,12 @@ def busy(engine: Engine) -> Iterator[None]:
         yield
 
 
+def at_the_policy(engine: Engine) -> int:
+    """How many requests wait for the policy's turn, decoded and checked."""
+    assert engine.loaded is not None
+    return len(engine.loaded.policy._fifo_lock._waiting)
+
+
 class Background:
     """A call in a thread; `result` waits for it."""
 
