@@ -113,8 +113,8 @@ def captured(measured: Measured, device: str = "cuda") -> Policy:
     if "mismatch" in counted.failures:
         raise ReplayDiffersError("; ".join(notes))
     if counted.failures or not counted.replays:
-        said = "; ".join((*notes, *counted.failures)) or "nothing was captured"
-        raise CannotRunError(f"its CUDA graphs are not replayed: {said}")
+        reason = "; ".join((*notes, *counted.failures)) or "nothing was captured"
+        raise CannotRunError(f"its CUDA graphs are not replayed: {reason}")
     return policy
 
 

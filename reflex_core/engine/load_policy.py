@@ -137,7 +137,7 @@ def _calibrated(
 
 
 def tensorrt_of(settings: Settings, count: Callable[[str], None] | None = None) -> TensorRT:
-    """Return what the settings say about TensorRT. count: told at each load whether its engines are there."""
+    """Return what the settings say about TensorRT. count: called at each load with whether its engines are there."""
     return TensorRT(settings.tensorrt_fp16, settings.tensorrt_engine_dir, settings.tensorrt_engines, count)
 
 

@@ -141,18 +141,18 @@ def test_a_graph_on_another_provider_is_no_row_of_the_gpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (InferenceError("no memory"), "no memory"),
         (RuntimeError("CUDA failure 2:\n out of memory"), "RuntimeError: CUDA failure 2: out of memory"),
     ],
 )
-def test_a_row_that_breaks_costs_no_other(error: Exception, said: str) -> None:
+def test_a_row_that_breaks_costs_no_other(error: Exception, message: str) -> None:
     def broken() -> Policy:
         raise error
 
     rows = gpu_check.examine([way("one"), way("broken", broken), way("two")], rounds=1)
-    assert [row.why_not for row in rows] == ["", said, ""]
+    assert [row.why_not for row in rows] == ["", message, ""]
     assert gpu_check.exit_status(rows) == 3
 
 

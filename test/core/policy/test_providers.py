@@ -111,7 +111,7 @@ def test_cuda_gets_fixed_numerics_and_graphs_only_where_asked(claimed: None) -> 
     assert graphs[CUDA]["enable_cuda_graph"] == "1"
 
 
-def test_tensorrt_runs_in_half_precision_unless_told_otherwise(claimed: None, tmp_path: Path) -> None:
+def test_tensorrt_runs_in_half_precision_unless_set_otherwise(claimed: None, tmp_path: Path) -> None:
     options = dict(place("tensorrt", 1, LoadOptions(), tmp_path).with_options())
     assert list(options) == [TENSORRT, CUDA, CPU]
     assert options[TENSORRT]["trt_fp16_enable"] == "1"
