@@ -43,7 +43,7 @@ _SHOWN = {
 class TensorRT:
     """What the settings say about TensorRT.
 
-    engine_dir: directory of the engines; '' chooses one. when_missing: BUILD or REFUSE. count: told the state at each load.
+    engine_dir: directory of the engines; '' chooses one. when_missing: BUILD or REFUSE. count: called with the state at each load.
     """
 
     fp16: bool = True
