@@ -158,8 +158,11 @@ def test_a_load_that_ran_elsewhere_leaves_no_manifest(
 ) -> None:
     """TensorRT is listed but does not start, so that the real session is one of the CPU."""
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
-    wanted = LoadOptions(allow_cpu_fallback=True, tensorrt=TensorRT(engine_dir=str(tmp_path)))
-    layout = load_layout(flow_matching.network, open_export(export_dir("decomposed")), "tensorrt", 1, wanted)
+    export, kept = open_export(export_dir("decomposed")), TensorRT(engine_dir=str(tmp_path))
+    interrupted = find_engines(export.path, export.weights_hash, kept).directory
+    (interrupted / "prefix_sm89.engine").write_bytes(b"half an engine")
+    wanted = LoadOptions(allow_cpu_fallback=True, tensorrt=kept)
+    layout = load_layout(flow_matching.network, export, "tensorrt", 1, wanted)
     assert any(
         "there are no TensorRT engines of this export: TensorRT builds" in note for note in layout.notes
     )
