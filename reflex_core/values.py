@@ -206,7 +206,7 @@ class ActionChunk:
 class Inference:
     """How the policy made the chunk; no steps and no stages where no inference ran.
 
-    mode: onnx_cpu, onnx_gpu, onnx_trt_fp16, remote, or cloud. adaptive_threshold: relative velocity change at which denoising
+    mode: onnx_cpu, onnx_gpu, onnx_trt_fp16, onnx_trt_fp32, remote, or cloud. adaptive_threshold: relative velocity change at which denoising
     stopped, 0.0 where it takes all steps. max_steps: denoise steps that a degraded service allowed. tokens_cut: how many
     tokens of the instruction did not fit the policy's window. masked_cameras: those that the policy reads and that gave
     no image. stages_ms: named parts of the latency.

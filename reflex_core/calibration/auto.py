@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from reflex_core.calibration.measure import USUAL, Effort, Run
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import Export
 from reflex_core.policy.base import Policy
+from reflex_core.policy.engine_cache import BUILD, PLAIN_TENSORRT, TensorRT
 from reflex_core.policy.load import load_policy
 from reflex_core.policy.load_options import variants
 from reflex_core.policy.providers import LoadOptions
@@ -74,10 +75,12 @@ def auto_calibrate(
     effort: Effort = USUAL,
     machine: Fingerprint | None = None,
     now: datetime | None = None,
+    tensorrt: TensorRT = PLAIN_TENSORRT,
 ) -> tuple[Calibration, tuple[str, ...]]:
     """Return the calibration to serve with and messages for the log; measured where the cache has none.
 
-    Measuring takes seconds to minutes, the cache makes it a look-up.
+    Measuring takes seconds to minutes, the cache makes it a look-up. It builds and keeps the engines of TensorRT where
+    onnxruntime has that provider, whatever `tensorrt` says about missing ones.
 
     Raises:
         ConfigurationError: The cache cannot be written, or the policy cannot be run at all.
@@ -102,6 +105,7 @@ def auto_calibrate(
             variant=candidate.variant,
             denoise_steps=candidate.denoise_steps,
             chunk_size=candidate.chunk_size,
+            tensorrt=replace(tensorrt, when_missing=BUILD),
         )
         threads = candidate.intra_op_threads
         return PolicyUnderTest(load_policy(export, embodiment, "auto", threads, joint_names, options))

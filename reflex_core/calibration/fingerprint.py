@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from reflex_core import __version__
+from reflex_core.policy.gpu import first_gpu
 
 RAM_TOLERANCE_GB = 1.0  # firmware and kernel take a little more or less of it from boot to boot
 
@@ -61,7 +61,7 @@ def fingerprint_from(document: Mapping[str, Any]) -> Fingerprint:
 
 def this_machine() -> Fingerprint:
     """Return the fingerprint of this machine, as seen from this process."""
-    gpu = _gpu()
+    gpu = first_gpu()
     return Fingerprint(
         gpu_uuid=gpu.get("uuid"),
         gpu_name=gpu.get("name"),
@@ -103,26 +103,6 @@ def physical_cores(cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
 def _field(block: str, name: str) -> str:
     found = re.search(rf"^{name}\s*:\s*(\S+)", block, re.MULTILINE)
     return found.group(1) if found else ""
-
-
-def _gpu() -> dict[str, str]:
-    """Return uuid, name, driver and cuda of the first GPU; {} without one."""
-    row = _output_of("nvidia-smi", "--query-gpu=uuid,name,driver_version", "--format=csv,noheader")
-    parts = [part.strip() for part in row.splitlines()[0].split(",")] if row else []
-    if len(parts) != 3:
-        return {}
-    cuda = re.search(r"CUDA Version:\s*([\d.]+)", _output_of("nvidia-smi"))
-    return dict(zip(("uuid", "name", "driver"), parts, strict=True)) | (
-        {"cuda": cuda.group(1)} if cuda else {}
-    )
-
-
-def _output_of(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _part(version: str | None, index: int) -> int | None:

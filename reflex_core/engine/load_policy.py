@@ -22,6 +22,7 @@ from reflex_core.export.export import Export, open_export
 from reflex_core.files.share import EMBEDDED, export_path
 from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
 from reflex_core.policy.base import Policy, reads_state
+from reflex_core.policy.engine_cache import TensorRT
 from reflex_core.policy.load import load_policy
 from reflex_core.policy.providers import LoadOptions
 from reflex_core.policy.remote_contract import require_robot
@@ -98,6 +99,9 @@ def _load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
         denoise_steps=settings.denoise_steps,
         chunk_size=settings.chunk_size,
         pass_constant_state=settings.constant_state == "pass",
+        tensorrt=tensorrt_of(
+            settings, lambda state: metrics.tensorrt_engines.labels(export.model_id, state).inc()
+        ),
     )
     report(0.5, "loading", f"the graphs of {export.model_version}")
     policy = load_policy(
@@ -116,7 +120,12 @@ def _calibrated(
     """Return the calibrated settings where the user gave none, the latency to expect, and where to store a better one."""
     path = Path(settings.calibration_cache) if settings.calibration_cache else default_path()
     calibration, messages = auto_calibrate(
-        export, embodiment, settings.joint_names, path=path, force=settings.calibrate_force
+        export,
+        embodiment,
+        settings.joint_names,
+        path=path,
+        force=settings.calibrate_force,
+        tensorrt=tensorrt_of(settings),
     )
     given = {row.name for row in TABLE if getattr(settings, row.name) != row.default}
     used, overrides = resolve(dataclasses.asdict(settings), given, calibration)
@@ -125,6 +134,11 @@ def _calibrated(
     key = key_of(embodiment.name if embodiment else "", export.model_hash)
     chosen = dataclasses.replace(settings, **used)  # type: ignore[arg-type]
     return chosen, calibration.latency_compensation_ms, partial(store_latency, path, key)
+
+
+def tensorrt_of(settings: Settings, count: Callable[[str], None] | None = None) -> TensorRT:
+    """Return what the settings say about TensorRT. count: called at each load with whether its engines are there."""
+    return TensorRT(settings.tensorrt_fp16, settings.tensorrt_engine_dir, settings.tensorrt_engines, count)
 
 
 def embodiment_of(settings: Settings, export_path: Path) -> Embodiment | None:

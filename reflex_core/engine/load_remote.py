@@ -24,7 +24,14 @@ ConnectRemote = Callable[[str, Settings], RemoteServer]
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 ANSWER_S = 5.0  # for what a server says of itself, where there is less time to wait
-OF_EXPORTS = ("variant", "denoise_steps", "chunk_size", "auto_calibrate", "cuda_graphs")
+OF_EXPORTS = (
+    "variant",
+    "denoise_steps",
+    "chunk_size",
+    "auto_calibrate",
+    "cuda_graphs",
+    "tensorrt_engine_dir",
+)
 
 log = logging.getLogger(__name__)
 

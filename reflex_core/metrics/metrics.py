@@ -270,6 +270,10 @@ class Metrics:
         self.provider_fallbacks = counter(
             "reflex_provider_fallbacks_total", "Loads that ended on the CPU though a GPU was requested", ["model_id"]
         )
+        self.tensorrt_engines = counter(
+            "reflex_tensorrt_engines_total", "Loads on TensorRT, by whether its engines were found, missing or of another machine",
+            ["model_id", "state"],
+        )
         self.cuda_graph_captured = counter(
             "reflex_cuda_graph_captured_total", "CUDA graphs captured", ["embodiment", "model_id", "session"]
         )

@@ -20,11 +20,12 @@ from reflex_core.export.layout_defaults import defaults, merged
 from reflex_core.export.processed import with_processors
 from reflex_core.policy.capabilities import Capabilities
 from reflex_core.policy.cuda_graph import StaticSession
+from reflex_core.policy.engine_cache import FOUND, keep_manifest
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.load_options import free_horizon, open_sessions, tuned, varied
 from reflex_core.policy.network import Network, OpenNetwork, Tensors
 from reflex_core.policy.prefix_cache import refusal
-from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, Placement, place
+from reflex_core.policy.providers import PLAIN_LOAD, TENSORRT, LoadOptions, Placement, place
 from reflex_core.policy.session import Session
 from reflex_core.policy.vlm_stack import LANGUAGE_MASK, Prefix, vlm_stack
 from reflex_core.text.untrusted import escaped
@@ -51,6 +52,7 @@ class Layout:
     free_horizon: bool = False  # the graphs take a chunk of any length
     prefix_inputs: tuple[str, ...] = ()
     overwritten: bool = False
+    fp16: bool = True  # what TensorRT computes in
 
 
 def load_layout(
@@ -64,7 +66,9 @@ def load_layout(
 
     open_network: of the export's kind.
     """
-    return load_placed(open_network, export, place(device, intra_op_threads, options, export.path), options)
+    graphs = f"{export.weights_hash} {options.variant}".strip()
+    placement = place(device, intra_op_threads, options, export.path, graphs)
+    return load_placed(open_network, export, placement, options)
 
 
 def graph_files(export: Export, variant: str = "") -> dict[str, Path]:
@@ -83,6 +87,7 @@ def load_placed(
     config = merged(defaults(export.path, export.config), export.config)
     files = graph_files(export, options.variant)
     sessions = open_sessions(files, placement, options.graph_metrics)
+    built = _engines_built(placement, sessions)
     config = with_pictures(export.path, _without_absent(config, export.config, sessions))
     config = with_processors(
         export, config, {name for session in sessions.values() for name in session.inputs}
@@ -91,7 +96,7 @@ def load_placed(
     graphs: Graphs = {role: session.inputs for role, session in sessions.items()}
     last = sessions.get("denoise") or sessions["monolithic"]
     contract = read_contract(export, config, graphs, last.outputs)
-    notes = [*placement.notes, *(note for session in sessions.values() for note in session.notes)]
+    notes = [*placement.notes, *built, *(note for session in sessions.values() for note in session.notes)]
     notes += [note for note in (export.ignored_config, export.not_verified) if note]
     if not (contract.images or contract.language):
         notes.append("it takes no image and no instruction")
@@ -118,7 +123,18 @@ def load_placed(
         free_horizon(config.get("flow") or {}, sessions),
         read,
         any(isinstance(session, StaticSession) for session in sessions.values()),
+        placement.engines is None or placement.engines.fp16,
     )
+
+
+def _engines_built(placement: Placement, sessions: Mapping[str, Session]) -> list[str]:
+    """Record the engines that loading has built, so that the next start knows they are whole; return notes for the log."""
+    engines = placement.engines
+    if engines is None or engines.state == FOUND:
+        return []
+    if not all(TENSORRT in session.providers for session in sessions.values()):
+        return []  # what runs elsewhere has a note of its own
+    return list(filter(None, [keep_manifest(engines)]))
 
 
 def _graph_files(export: Export, config: Config) -> dict[str, object]:

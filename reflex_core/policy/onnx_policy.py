@@ -59,7 +59,9 @@ class OnnxPolicy:
         self.statistics_notes = fitted.statistics_notes + self._constants.notes
         self.notes = layout.notes + fitted.notes + self.statistics_notes
         self.providers = layout.sessions[0].providers
-        self.inference_mode = inference_mode([session.providers for session in layout.sessions])
+        self.inference_mode = inference_mode(
+            [session.providers for session in layout.sessions], fp16=layout.fp16
+        )
         self._layout = layout
         self._fifo_lock = FifoLock()
         self._language: Language | None = None

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import onnxruntime as ort
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.policy.engine_cache import FOUND, PLAIN_TENSORRT, Engines, TensorRT, find_engines
 from reflex_core.text.suggestions import nearest
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -54,6 +53,7 @@ class LoadOptions:
     denoise_steps: int = 0
     chunk_size: int = 0
     pass_constant_state: bool = False
+    tensorrt: TensorRT = PLAIN_TENSORRT
 
 
 PLAIN_LOAD = LoadOptions()
@@ -63,7 +63,7 @@ PLAIN_LOAD = LoadOptions()
 class Placement:
     """Where the graphs of one export run. `static`: their tensors keep their addresses, as CUDA graphs need.
 
-    notes: for the log. engines: TensorRT's cache directory. lacking: a GPU was
+    notes: for the log. engines: TensorRT's, None without it. lacking: a GPU was
     requested that this onnxruntime has no provider for.
     """
 
@@ -71,7 +71,7 @@ class Placement:
     intra_op_threads: int = 0
     allow_cpu_fallback: bool = False
     static: bool = False
-    engines: Path | None = None
+    engines: Engines | None = None
     lacking: bool = False
     notes: tuple[str, ...] = ()
 
@@ -117,10 +117,12 @@ def wants_gpu(device: str, providers: Sequence[str]) -> bool:
     return chosen[0] in GPU
 
 
-def place(device: str, intra_op_threads: int, options: LoadOptions, export_path: Path) -> Placement:
+def place(
+    device: str, intra_op_threads: int, options: LoadOptions, export_path: Path, graphs: str = ""
+) -> Placement:
     """Choose the providers. Raises ConfigurationError for what this onnxruntime cannot do.
 
-    A GPU that is lacking is an error, unless `allow_cpu_fallback`: then it is a note.
+    A GPU that is lacking is an error, unless `allow_cpu_fallback`: then it is a note. graphs: identify the engines.
     """
     notes: list[str] = []
     lacking = False
@@ -133,11 +135,13 @@ def place(device: str, intra_op_threads: int, options: LoadOptions, export_path:
         notes.append(f"served on the CPU, as --allow-cpu-fallback says: {error}")
     if options.cuda_graphs:
         _say_without_cuda(chosen, options.graph_metrics, notes)
-    engines = engine_cache(export_path) if TENSORRT in chosen else None
-    if engines is not None:
+    engines = find_engines(export_path, graphs, options.tensorrt) if TENSORRT in chosen else None
+    if engines is not None and engines.state != FOUND:
         notes.append(
-            f"TensorRT keeps its engines in {engines}; the first start builds them, which takes minutes"
+            f"{engines.sentence}: TensorRT builds them now, in {engines.directory}, which takes minutes"
         )
+    if engines is None and options.tensorrt != replace(PLAIN_TENSORRT, count=options.tensorrt.count):
+        notes.append(f"the settings of TensorRT have no effect: the policy runs on {chosen[0]}")
     return Placement(
         providers=tuple(chosen),
         intra_op_threads=intra_op_threads,
@@ -199,25 +203,14 @@ def started(placement: Placement, active: Sequence[str], path: Path) -> str:
     return f"{message}; it is served there, as --allow-cpu-fallback says"
 
 
-def inference_mode(sessions: Sequence[Sequence[str]]) -> str:
-    """Return onnx_trt_fp16, onnx_gpu or onnx_cpu, by the active providers of every graph: the slowest one counts."""
+def inference_mode(sessions: Sequence[Sequence[str]], *, fp16: bool = True) -> str:
+    """Return the name of where the slowest graph runs, by the active providers of every graph: onnx_cpu, onnx_gpu or TensorRT's.
+
+    fp16: TensorRT computes in half precision: onnx_trt_fp16, else onnx_trt_fp32.
+    """
     modes = [MODES.get(active[0], "onnx_cpu") for active in sessions]
-    return max(modes, key=("onnx_trt_fp16", "onnx_gpu", "onnx_cpu").index)
-
-
-def engine_cache(export_path: Path) -> Path:
-    """Return a directory for TensorRT's engines: in the export, else in the user's cache. Raises ConfigurationError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    own = export_path.resolve()
-    tried = (own / ".ort_trt", cache / "reflex" / "tensorrt" / f"{own.parent.name}_{own.name}")
-    for directory in tried:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=directory):
-                return directory
-        except OSError:
-            continue
-    raise ConfigurationError(f"TensorRT can keep its engines neither in {tried[0]} nor in {tried[1]}")
+    slowest = max(modes, key=("onnx_trt_fp16", "onnx_gpu", "onnx_cpu").index)
+    return slowest if fp16 or slowest != MODES[TENSORRT] else "onnx_trt_fp32"
 
 
 def _options(name: str, placement: Placement) -> dict[str, str]:
@@ -232,11 +225,11 @@ def _options(name: str, placement: Placement) -> dict[str, str]:
     if name == TENSORRT and placement.engines is not None:
         return {
             "device_id": "0",
-            "trt_fp16_enable": "1",
+            "trt_fp16_enable": "1" if placement.engines.fp16 else "0",
             "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": str(placement.engines),
+            "trt_engine_cache_path": str(placement.engines.directory),
             "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": str(placement.engines),
+            "trt_timing_cache_path": str(placement.engines.directory),
             "trt_max_workspace_size": str(_WORKSPACE_BYTES),
         }
     return {}

@@ -87,6 +87,14 @@ class Settings:
         False, "Serve on the CPU if the requested GPU does not start, instead of refusing."
     )
     cuda_graphs: bool = _policy(False, "Capture the graphs as CUDA graphs at warm-up and replay them. Needs a GPU.")
+    tensorrt_fp16: bool = _policy(True, "Let TensorRT compute in half precision. Needs --device tensorrt.")
+    tensorrt_engine_dir: str = _policy(
+        "", "Directory of TensorRT's engines. Empty: .ort_trt in the export, else ~/.cache/reflex/tensorrt.", path=True, metavar="DIR"
+    )
+    tensorrt_engines: str = _policy(
+        "build", "When the engines are missing or of another machine: build them at the start, or refuse to start.",
+        choices=("build", "refuse"),
+    )
     intra_op_threads: int = _policy(
         0, "Threads of one onnxruntime operator; 0: one per physical core.", minimum=0, maximum=256
     )

@@ -8,14 +8,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-import pytest
-
 from benchmarks import (
     act_overhead,
     bag_cost,
     camera_to_chunk,
-    gpu_check,
     hot_path,
     record_cost,
     stream_cost,
@@ -74,14 +70,6 @@ def test_hot_path_measures_every_stage(tmp_path: Path) -> None:
     assert {"decode the frame", "Policy.predict", "ActionChunk message"} <= {
         row["stage"] for rows in tables.values() for row in rows
     }
-
-
-def test_gpu_check_says_so_where_there_is_no_gpu(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    assert gpu_check.main(["--rounds", "1"]) == 1
-    assert "CUDAExecutionProvider" in capsys.readouterr().err
 
 
 def test_trace_size_measures_every_kind_of_file_and_the_audit_log(tmp_path: Path) -> None:

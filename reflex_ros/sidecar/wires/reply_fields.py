@@ -131,7 +131,7 @@ _ROWS = (
            lambda a: _ms(a.percentiles_ms[2] - a.percentiles_ms[0])),
     _kept("injected_latency_ms", "part of the latency that was added on purpose", NUMBER,
           lambda a: a.answered.served.injected_latency_ms, "timing.injected_ms"),
-    _of_block("inference_mode", "inference.mode", "onnx_cpu, onnx_gpu, onnx_trt_fp16, remote, or cloud", TEXT, kept=True),
+    _of_block("inference_mode", "inference.mode", "onnx_cpu, onnx_gpu, onnx_trt_fp16, onnx_trt_fp32, remote, or cloud", TEXT, kept=True),
     _twice("provider_mode", "inference.mode", "the same as `inference_mode`", TEXT, lambda a: a.answered.served.inference.mode),
     _twice("active_providers", "inference.providers", "execution providers of the policy", TEXTS, lambda a: a.policy.providers),
     _twice("vlm_conditioning", "inference.vlm_conditioning", "real, or none where the policy sees and reads nothing", TEXT,

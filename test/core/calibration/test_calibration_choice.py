@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 from servers import ExportDir
 
+from reflex_core.calibration import auto
 from reflex_core.calibration.auto import PolicyUnderTest, auto_calibrate
 from reflex_core.calibration.cache import Calibration, read
 from reflex_core.calibration.choice import Candidate, Measurable, calibrate, thread_counts
 from reflex_core.calibration.measure import Effort, Run
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import open_export
+from reflex_core.policy.engine_cache import BUILD, REFUSE, TensorRT
 from reflex_core.policy.load import load_policy
 from reflex_core.policy.providers import CPU, CUDA, TENSORRT, LoadOptions
 from reflex_core.robot.presets import load_preset
@@ -219,3 +221,24 @@ def test_the_policy_under_test_times_the_whole_inference(export_dir: ExportDir) 
         True,
         False,
     )
+
+
+def test_every_candidate_may_build_engines_where_the_settings_have_them(
+    export_dir: ExportDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Serving may refuse to build them: then this is the one place that does."""
+    seen: list[TensorRT] = []
+
+    def load(*arguments: object) -> object:
+        options = arguments[-1]
+        assert isinstance(options, LoadOptions)
+        seen.append(options.tensorrt)
+        return load_policy(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(auto, "load_policy", load)
+    wanted = TensorRT(fp16=False, engine_dir=str(tmp_path / "engines"), when_missing=REFUSE)
+    auto_calibrate(
+        open_export(export_dir("gr00t")), None, path=tmp_path / "kept.json", effort=QUICK, tensorrt=wanted
+    )
+    assert seen
+    assert set(seen) == {TensorRT(fp16=False, engine_dir=str(tmp_path / "engines"), when_missing=BUILD)}

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from servers import ExportDir
 
-from benchmarks import gpu_check
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import CancelledError, InferenceError
 from reflex_core.export.binding import bind
@@ -210,29 +208,3 @@ def test_inputs_of_another_shape_run_eagerly_and_are_counted(export_dir: ExportD
 def test_a_session_of_a_policy_without_cuda_graphs_is_a_plain_one(export_dir: ExportDir) -> None:
     policy = load_policy(open_export(export_dir("gr00t")), None, "cpu", 1)
     assert all(isinstance(session, EagerSession) for session in policy._layout.sessions)
-
-
-def test_gpu_check_compares_times_and_cancels(export_dir: ExportDir) -> None:
-    plain = load_policy(open_export(export_dir("decomposed_per_step")), None, "cpu", 1)
-    static, _ = static_policy(export_dir("decomposed_per_step"))
-    static.capture_graphs()
-    found = gpu_check.examine({"cpu": plain, "static": static}, {"static": ("cpu", 1e-6)}, rounds=2)
-    assert found.problems == []
-    assert [row["where"] for row in found.rows] == ["cpu", "static"]
-
-
-def test_gpu_check_finds_a_policy_that_differs(export_dir: ExportDir) -> None:
-    one, other = (
-        load_policy(open_export(export_dir(name)), None, "cpu", 1)
-        for name in ("decomposed", "decomposed_state")
-    )
-    found = gpu_check.examine({"cpu": one, "cuda": other}, {"cuda": ("cpu", 1e-6)}, rounds=1)
-    assert "away from cpu, allowed is 1e-06" in found.problems[0]
-
-
-def test_gpu_check_ends_with_a_sentence_where_there_is_no_gpu(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
-    assert gpu_check.main([]) == 1
-    assert capsys.readouterr().err.startswith("gpu_check: device 'cuda' needs CUDAExecutionProvider")

@@ -12,13 +12,13 @@ from servers import ExportDir
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import open_export
 from reflex_core.policy.base import Policy
+from reflex_core.policy.engine_cache import TensorRT
 from reflex_core.policy.load import load_policy
 from reflex_core.policy.providers import (
     CPU,
     CUDA,
     TENSORRT,
     LoadOptions,
-    engine_cache,
     inference_mode,
     place,
     require_provider,
@@ -111,24 +111,31 @@ def test_cuda_gets_fixed_numerics_and_graphs_only_where_asked(claimed: None) -> 
     assert graphs[CUDA]["enable_cuda_graph"] == "1"
 
 
-def test_tensorrt_runs_in_half_precision_and_keeps_its_engines(claimed: None, tmp_path: Path) -> None:
-    placement = place("tensorrt", 1, LoadOptions(), tmp_path)
-    options = dict(placement.with_options())
+def test_tensorrt_runs_in_half_precision_unless_set_otherwise(claimed: None, tmp_path: Path) -> None:
+    options = dict(place("tensorrt", 1, LoadOptions(), tmp_path).with_options())
     assert list(options) == [TENSORRT, CUDA, CPU]
     assert options[TENSORRT]["trt_fp16_enable"] == "1"
-    assert options[TENSORRT]["trt_engine_cache_path"] == str(tmp_path / ".ort_trt")
-    assert "builds them" in placement.notes[0]
+    whole = place("tensorrt", 1, LoadOptions(tensorrt=TensorRT(fp16=False)), tmp_path)
+    assert dict(whole.with_options())[TENSORRT]["trt_fp16_enable"] == "0"
+    assert inference_mode([whole.providers], fp16=False) == "onnx_trt_fp32"
 
 
-def test_engines_go_to_the_users_cache_where_the_export_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "models" / "arm").mkdir(parents=True)
-    (tmp_path / "models" / "arm" / ".ort_trt").write_text("a file where the directory would be")
-    assert (
-        engine_cache(tmp_path / "models" / "arm") == tmp_path / "cache" / "reflex" / "tensorrt" / "models_arm"
+def test_tensorrt_reads_and_keeps_its_engines_in_one_directory(claimed: None, tmp_path: Path) -> None:
+    placement = place("tensorrt", 1, LoadOptions(), tmp_path, "weights")
+    assert placement.engines is not None
+    directory = str(placement.engines.directory)
+    options = dict(placement.with_options())[TENSORRT]
+    assert (options["trt_engine_cache_path"], options["trt_timing_cache_path"]) == (directory, directory)
+    assert Path(directory).parent == tmp_path / ".ort_trt"
+    assert f"TensorRT builds them now, in {directory}" in placement.notes[0]
+
+
+def test_settings_of_tensorrt_are_noted_where_another_provider_runs(tmp_path: Path) -> None:
+    wanted = LoadOptions(tensorrt=TensorRT(engine_dir=str(tmp_path / "engines")))
+    assert place("cpu", 1, wanted, HERE).notes == (
+        f"the settings of TensorRT have no effect: the policy runs on {CPU}",
     )
+    assert not (tmp_path / "engines").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import leading_robots as robots
+import onnxruntime
 import pytest
 from asking import ALWAYS_MISSED, BEYOND, act, families, figure, miss_the_objective
 from broken_jpegs import MENDED
@@ -25,6 +27,7 @@ from skills import Skills
 
 from reflex_core.files.share import embedded_policy
 from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
+from reflex_core.policy.providers import CPU, CUDA, TENSORRT
 from reflex_core.records.recorder import Recorder
 from reflex_core.robot.limits.history import EPISODES_KEPT
 from reflex_core.robot.limits.safety_config import DEFAULT_MAX_CONSECUTIVE_CLAMPS
@@ -279,6 +282,17 @@ def a_gpu_that_is_not_there(bench: Bench) -> Provocation:
     server.engine.load()
 
 
+def tensorrt_without_engines(bench: Bench) -> Provocation:
+    """TensorRT is listed and does not start; whether its engines are there is looked up before."""
+    kept = bench.directory / "engines"
+    server = bench.serve(
+        "calm", ready=False, device="tensorrt", allow_cpu_fallback=True, tensorrt_engine_dir=str(kept)
+    )
+    yield server.client
+    with mock.patch.object(onnxruntime, "get_available_providers", return_value=[TENSORRT, CUDA, CPU]):
+        server.engine.load()
+
+
 def cuda_graphs_without_a_gpu(bench: Bench) -> Provocation:
     server = bench.serve("calm", ready=False, cuda_graphs=True)
     yield server.client
@@ -496,6 +510,7 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_run_policy_goals": a_goal_that_ends,
     "reflex_pictures_mended": a_picture_that_is_mended,
     "reflex_provider_fallbacks": a_gpu_that_is_not_there,
+    "reflex_tensorrt_engines": tensorrt_without_engines,
     "reflex_cuda_graph_captured": cuda_graphs,
     "reflex_cuda_graph_replayed": cuda_graphs,
     "reflex_cuda_graph_eager_fallback": cuda_graphs_without_a_gpu,
