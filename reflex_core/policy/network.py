@@ -17,7 +17,9 @@ from reflex_core.policy.session import Session, Tensor
 from reflex_core.values import Floats
 
 Tensors = dict[str, Tensor]
-# arrays, prefix, noise (draws, horizon, width) -> chunk (1, horizon, width) float32 and the steps taken
+# arrays, prefix, noise (draws, horizon, width) -> chunk (1, horizon, width) float32 and the steps taken; of several requests
+# at once, where the graphs take them: arrays with one row each, noise (draws * requests, ...) in the order of the draws, and
+# (requests, horizon, width)
 Sample = Callable[[Arrays, Tensors, Floats, Sampling, Cancellation | None], tuple[Floats, int]]
 
 
