@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reflex_core.chunks.rtc import Rtc
 from reflex_core.concurrency.cancellation import Cancellation
@@ -21,6 +23,7 @@ from reflex_core.policy.adaptive import require_adaptive, require_stepped
 from reflex_core.policy.base import Prediction
 from reflex_core.policy.constant_dimensions import Constants
 from reflex_core.policy.cuda_graph import capture
+from reflex_core.policy.input_faults import USUAL_SIDE, blamed_on_input
 from reflex_core.policy.inputs import (
     Arrays,
     blamed_on_earlier,
@@ -39,10 +42,6 @@ from reflex_core.policy.sampler import PLAIN, Sampling, start_noise
 from reflex_core.policy.vlm_stack import LANGUAGE_MASK
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.values import Floats, Frame, Observation
-
-USUAL_SIDE = 224  # pixels of a picture for a graph that takes any size
-# what onnxruntime says of a token id beyond its table
-OUT_OF_TABLE = re.compile(r"idx=(\d+) must be within the inclusive range \[-\d+,(\d+)\]")
 
 
 class OnnxPolicy:
@@ -97,36 +96,16 @@ class OnnxPolicy:
         except CancelledError:
             raise
         except InferenceError as error:
-            if why := self._blamed_on_input(error, arrays, cancellation):
+            works = partial(self._works, cancellation)
+            if why := blamed_on_input(error, arrays, self.contract, self._usual_tokens, works):
                 raise ObservationError(f"{why}: {error}", "input-not-taken") from error
             raise
 
-    def _blamed_on_input(
-        self, error: InferenceError, arrays: Arrays, cancellation: Cancellation | None
-    ) -> str:
-        """Return why the input made the network fail; "" where it is the network's own failure.
-
-        Only what a caller chooses and nothing else can check beforehand: tokens that the embedding lacks, and images of a
-        size that a graph for any size does not take after all, while it takes the usual one.
-        """
-        if self._lacks_token(error, arrays):
-            return "the instruction has a token that the network does not know"
-        for slot in self.contract.images:
-            size = arrays[slot.input].shape
-            usual = (slot.height or USUAL_SIDE, slot.width or USUAL_SIDE)
-            there = size[-3:-1] if slot.channels_last else size[-2:]
-            if (slot.height is None or slot.width is None) and there != usual and self._works(cancellation):
-                return f"the network takes no image of {there[1]}x{there[0]} from camera '{slot.camera}'"
-        return ""
-
-    def _lacks_token(self, error: InferenceError, arrays: Arrays) -> bool:
-        """Return True when onnxruntime misses one of these tokens in a table that has all of those of the canary."""
-        language, found = self.contract.language, OUT_OF_TABLE.search(str(error))
-        if found is None or language is None or self._language is None:
-            return False
-        missed, last = int(found[1]), int(found[2])
-        usual = self._language.tokens(self._language.prompt(self.canary().instruction)).ids
-        return missed in arrays[language.tokens] and int(usual.max()) <= last and last > 0
+    def _usual_tokens(self) -> NDArray[Any] | None:
+        """Return the token ids of the canary's instruction, None for a policy without language."""
+        if self._language is None:
+            return None
+        return self._language.tokens(self._language.prompt(self.canary().instruction)).ids
 
     def _works(self, cancellation: Cancellation | None) -> bool:
         """Return whether the network runs on its canary."""
