@@ -21,9 +21,10 @@ from reflex_core.export.export import Export
 from reflex_core.export.flow import Adaptive
 from reflex_core.policy.adaptive import require_adaptive, require_stepped
 from reflex_core.policy.base import Prediction
+from reflex_core.policy.canary import canary
 from reflex_core.policy.constant_dimensions import Constants
 from reflex_core.policy.cuda_graph import capture
-from reflex_core.policy.input_faults import USUAL_SIDE, blamed_on_input
+from reflex_core.policy.input_faults import blamed_on_input
 from reflex_core.policy.inputs import (
     Arrays,
     blamed_on_earlier,
@@ -41,7 +42,7 @@ from reflex_core.policy.robot_rows import checked_state, ended, robot_rows
 from reflex_core.policy.sampler import PLAIN, Sampling, start_noise
 from reflex_core.policy.vlm_stack import LANGUAGE_MASK
 from reflex_core.robot.embodiment import Embodiment
-from reflex_core.values import Floats, Frame, Observation
+from reflex_core.values import Floats, Observation
 
 
 class OnnxPolicy:
@@ -314,20 +315,7 @@ class OnnxPolicy:
 
     def canary(self) -> Observation:
         """Return an observation with every shape as in service, for warm-up and probes."""
-        frames = {}
-        for slot in self.contract.images:
-            if slot.camera is None:
-                continue
-            height, width = slot.height or USUAL_SIDE, slot.width or USUAL_SIDE
-            pixels = np.full((height, width, 3), 127, dtype=np.uint8)
-            frames[self.binding.cameras.get(slot.camera, slot.camera)] = Frame(pixels, "rgb8", height, width)
-        dim = self.binding.state_dim or (self.contract.state.width if self.contract.state else 0)
-        if self.binding.tool is not None and self.binding.embodiment is not None:
-            return Observation(frames, self.binding.embodiment.usual_position(), "warm up")
-        statistics = self.binding.state_statistics
-        centred = statistics is not None and statistics.dim == dim
-        state = statistics.shift.astype(np.float32) if statistics and centred else np.zeros(dim, np.float32)
-        return Observation(frames, state if dim else None, "warm up")
+        return canary(self.contract, self.binding)
 
 
 def load_graphs(
