@@ -209,7 +209,7 @@ class Inference:
     mode: onnx_cpu, onnx_gpu, onnx_trt_fp16, remote, or cloud. adaptive_threshold: relative velocity change at which denoising
     stopped, 0.0 where it takes all steps. max_steps: denoise steps that a degraded service allowed. tokens_cut: how many
     tokens of the instruction did not fit the policy's window. masked_cameras: those that the policy reads and that gave
-    no image. stages_ms: named parts of the latency.
+    no image. stages_ms: named parts of the latency. batch_size: requests that shared the run of the network.
     """
 
     mode: str
@@ -221,6 +221,7 @@ class Inference:
     tokens_cut: int = 0
     masked_cameras: tuple[str, ...] = ()
     stages_ms: Mapping[str, float] = field(default_factory=lambda: NOTHING)
+    batch_size: int = 1
 
     def document(self) -> Document:
         """Return the block of replies, records, spans and messages."""
@@ -235,11 +236,12 @@ class Inference:
     def replay_document(self) -> Document:
         """Return what a trace adds, because a replay needs it; None: nothing to add."""
         threshold = self.adaptive_threshold if self.adaptive_enabled else None
-        return {"adaptive_threshold": threshold, "max_steps": self.max_steps}
+        batch = self.batch_size if self.batch_size > 1 else None
+        return {"adaptive_threshold": threshold, "max_steps": self.max_steps, "batch_size": batch}
 
     def not_run(self) -> Inference:
         """Return the same policy without an inference."""
-        return replace(self, denoise_steps=0, tokens_cut=0, stages_ms=NOTHING)
+        return replace(self, denoise_steps=0, tokens_cut=0, stages_ms=NOTHING, batch_size=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class PolicySlot:
 
     def warm_up(self) -> tuple[str, ...]:
         """Run the network twice with its real shapes; return notes for the log. Raises InferenceError."""
-        notes = self.policy.capture_graphs()
+        notes = (*self.policy.capture_graphs(), *self.policy.verify_batches())
         for seed in (0, 1):
             actions = self.policy.predict(self.policy.canary(), seed).actions
             if not np.isfinite(actions).all():

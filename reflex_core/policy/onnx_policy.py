@@ -35,9 +35,17 @@ from reflex_core.policy.inputs import (
 )
 from reflex_core.policy.language import Language
 from reflex_core.policy.layouts import Layout, load_layout
+from reflex_core.policy.micro_batch import (
+    Batching,
+    MicroBatches,
+    Ran,
+    Waiting,
+    require_batches,
+    why_alone,
+)
 from reflex_core.policy.network import OpenNetwork
-from reflex_core.policy.prefix_cache import NOTHING_KEPT, PrefixCache, require_cache
-from reflex_core.policy.providers import LoadOptions, inference_mode
+from reflex_core.policy.prefix_cache import NOTHING_KEPT, PrefixCache, Seen, require_cache
+from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, inference_mode
 from reflex_core.policy.robot_rows import checked_state, ended, robot_rows
 from reflex_core.policy.sampler import PLAIN, Sampling, start_noise
 from reflex_core.policy.vlm_stack import LANGUAGE_MASK
@@ -49,19 +57,23 @@ class OnnxPolicy:
     """Inputs, prefix, network, units. Thread-safe: inputs are made in parallel, the graphs run one request at a time."""
 
     def __init__(
-        self, export: Export, layout: Layout, fitted: Binding, *, pass_constant_state: bool = False
+        self, export: Export, layout: Layout, fitted: Binding, options: LoadOptions = PLAIN_LOAD
     ) -> None:
         self.export = export
         self.contract = layout.contract
         self.kind, self.capabilities = layout.network.kind, layout.capabilities
         self.binding = fitted
-        self._constants = Constants(self.contract.state, fitted, passes=pass_constant_state)
+        self._constants = Constants(self.contract.state, fitted, passes=options.pass_constant_state)
         self.statistics_notes = fitted.statistics_notes + self._constants.notes
         self.notes = layout.notes + fitted.notes + self.statistics_notes
         self.providers = layout.sessions[0].providers
         self.inference_mode = inference_mode([session.providers for session in layout.sessions])
         self._layout = layout
         self._fifo_lock = FifoLock()
+        self._batches: MicroBatches | None = None
+        if options.max_batch > 1:
+            require_batches(layout, export.where, options.max_batch)
+            self._batches = MicroBatches(self._fifo_lock, self._ran, options.max_batch, options.batch_metrics)
         self._language: Language | None = None
         if self.contract.language is not None:
             slot = self.contract.language
@@ -131,26 +143,62 @@ class OnnxPolicy:
         """Run the inference itself. began: when `predict` was called, in seconds of perf_counter."""
         seen = None if cache is None or episode_id is None else cache.seen(observation, arrays)
         prepared = time.perf_counter()
-        with self._fifo_lock.turn(cancellation):
-            entered = time.perf_counter()
-            found = NOTHING_KEPT if cache is None or seen is None else cache.find(episode_id, seen)
-            prefix = found.prefix or self._layout.prefix(arrays, cancellation)
-            prefixed = time.perf_counter()
-            normalised, steps = self._layout.network.sample(arrays, prefix, noise, sampling, cancellation)
-            denoised = time.perf_counter()
-            # the network that made NaN of this observation must not run again
-            if cache is not None and seen is not None and not found.prefix and np.isfinite(normalised).all():
-                cache.keep(episode_id, seen, prefix)
+
+        def alone() -> Ran:
+            return self._ran(arrays, noise, sampling, cancellation, episode_id, cache, seen)
+
+        if self._batches is None:
+            with self._fifo_lock.turn(cancellation):
+                ran = alone()
+        else:
+            waiting = Waiting(arrays, noise, sampling, cancellation)
+            ran = self._batches.answer(waiting, alone, why_alone(sampling, cached=seen is not None))
         stages = {
             "preprocess_ms": (prepared - began) * 1e3,
-            "queue_ms": (entered - prepared) * 1e3,
-            "vlm_prefix_ms": (prefixed - entered) * 1e3,
-            "expert_denoise_ms": (denoised - prefixed) * 1e3,
+            "queue_ms": (ran.entered - prepared) * 1e3,
+            "vlm_prefix_ms": (ran.prefixed - ran.entered) * 1e3,
+            "expert_denoise_ms": (ran.denoised - ran.prefixed) * 1e3,
         }
         masked = masked_cameras(self.contract.images, observation.frames, self.binding.cameras)
-        rows, unreached = self._rows(normalised, observation.state)
+        rows, unreached = self._rows(ran.normalised, observation.state)
         actions = self._at_the_ends(rows, observation.state)
-        return Prediction(actions, steps, tokens_cut, stages, normalised, found, masked, unreached)
+        return Prediction(
+            actions, ran.steps, tokens_cut, stages, ran.normalised, ran.cache, masked, unreached, batch_size=ran.batch,
+        )  # fmt: skip
+
+    def _ran(
+        self,
+        arrays: Arrays,
+        noise: Floats,
+        sampling: Sampling,
+        cancellation: Cancellation | None,
+        episode_id: str | None = None,
+        cache: PrefixCache | None = None,
+        seen: Seen | None = None,
+    ) -> Ran:
+        """Run the graphs; the caller has the turn."""
+        entered = time.perf_counter()
+        found = NOTHING_KEPT if cache is None or seen is None else cache.find(episode_id, seen)
+        prefix = found.prefix or self._layout.prefix(arrays, cancellation)
+        prefixed = time.perf_counter()
+        normalised, steps = self._layout.network.sample(arrays, prefix, noise, sampling, cancellation)
+        denoised = time.perf_counter()
+        # the network that made NaN of this observation must not run again
+        if cache is not None and seen is not None and not found.prefix and np.isfinite(normalised).all():
+            cache.keep(episode_id, seen, prefix)
+        return Ran(normalised, steps, entered, prefixed, denoised, found)
+
+    @property
+    def batching(self) -> Batching | None:
+        """What micro-batching does; None where it was not asked for."""
+        return None if self._batches is None else self._batches.state
+
+    def verify_batches(self) -> tuple[str, ...]:
+        """Compare batches with single runs, once, before serving; return notes for the log where they are not the same."""
+        if self._batches is None:
+            return ()
+        with self._fifo_lock.turn(None):
+            return self._batches.verify(self._trial_inputs)
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:
@@ -177,15 +225,20 @@ class OnnxPolicy:
 
     def trial(self, number: int) -> Floats:
         """Return the network's chunk for one of two inputs that differ in every pixel, word, joint and in the noise."""
+        arrays, noise = self._trial_inputs(number)
+        return self._layout.network.sample(arrays, self._layout.prefix(arrays, None), noise, PLAIN, None)[0]
+
+    def _trial_inputs(self, number: int) -> tuple[Arrays, Floats]:
+        """Return arrays and noise that differ from those of other numbers in every pixel, joint and in the noise."""
         plain = self.canary()
         frames = {
-            name: replace(frame, data=np.full_like(frame.data, 127 - 80 * number))
+            name: replace(frame, data=np.full_like(frame.data, (127 - 80 * number) % 256))
             for name, frame in plain.frames.items()
         }
-        state = None if plain.state is None else (plain.state + np.float32(0.1 * number)).astype(np.float32)
-        arrays, _ = self.arrays(Observation(frames, state, "stop" if number else plain.instruction))
-        noise = start_noise(number, self.noise_shape)
-        return self._layout.network.sample(arrays, self._layout.prefix(arrays, None), noise, PLAIN, None)[0]
+        shift = np.float32(0.1 * (number % 8))
+        state = None if plain.state is None else (plain.state + shift).astype(np.float32)
+        words = "stop" if number % 2 else plain.instruction
+        return self.arrays(Observation(frames, state, words))[0], start_noise(number, self.noise_shape)
 
     def adaptive(self, threshold: float = 0.0, *, fresh: bool = True) -> Adaptive:
         """Return when its denoise loop may stop, for `Sampling`; threshold 0 takes the export's own.
@@ -262,7 +315,8 @@ class OnnxPolicy:
         if self.binding.tool is None:
             return self
         own = self.binding.as_trained()
-        return OnnxPolicy(self.export, self._layout, own, pass_constant_state=self._constants.passes)
+        options = LoadOptions(pass_constant_state=self._constants.passes)
+        return OnnxPolicy(self.export, self._layout, own, options)
 
     def arrays(self, observation: Observation) -> tuple[Arrays, int]:
         """Return every graph input made from the observation, and how many instruction tokens were cut."""
@@ -332,4 +386,4 @@ def load_graphs(
     fitted = bind(export, layout.contract, embodiment, joint_names)
     if options.chunk_size:
         fitted = replace(fitted, horizon=min(fitted.horizon, options.chunk_size))
-    return OnnxPolicy(export, layout, fitted, pass_constant_state=options.pass_constant_state)
+    return OnnxPolicy(export, layout, fitted, options)
