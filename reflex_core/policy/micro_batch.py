@@ -17,7 +17,7 @@ import numpy as np
 
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.concurrency.fifo_lock import FifoLock
-from reflex_core.errors import CancelledError, ConfigurationError
+from reflex_core.errors import CancelledError, ConfigurationError, InferenceError
 from reflex_core.policy.cuda_graph import StaticSession
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.layouts import Layout
@@ -224,14 +224,17 @@ class MicroBatches:
         # a tokenizer that does not pad makes inputs of several shapes, which share no run in service either
         alike = [row for row in rows if _key_of(row) == _key_of(rows[0])]
         requests = [alike[number % len(alike)] for number in range(self._max_batch)]
-        single = [self._timed([one], None).normalised for one in requests]
         largest, sizes = 0.0, sizes_up_to(self._max_batch)
+        try:
+            single = [self._timed([one], None).normalised for one in requests]
+        except InferenceError as error:
+            return self._off(FAILED, f"a single run fails: {error}")
         for size in sizes:
             try:
                 self._timed(requests[:size], None)  # the first run of a size also makes room for it
                 del self._took_s[size]
                 made = self._timed(requests[:size], None).normalised
-            except Exception as error:
+            except (InferenceError, ValueError) as error:
                 return self._off(FAILED, f"a batch of {size} fails: {error}")
             found = max(_difference(made[row : row + 1], single[row]) for row in range(size))
             if not found <= TOLERANCE:
