@@ -63,12 +63,12 @@ class PolicySlot:
 
     def warm_up(self) -> tuple[str, ...]:
         """Run the network twice with its real shapes; return notes for the log. Raises InferenceError."""
-        notes = (*self.policy.capture_graphs(), *self.policy.verify_batches())
+        notes = self.policy.capture_graphs()
         for seed in (0, 1):
             actions = self.policy.predict(self.policy.canary(), seed).actions
             if not np.isfinite(actions).all():
                 raise InferenceError("warm-up: the model gave NaN or Inf for a plain grey image")
-        return notes
+        return (*notes, *self.policy.verify_batches())
 
     def document(self) -> dict[str, Any]:
         """Return the slot's state for display."""

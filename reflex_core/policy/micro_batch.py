@@ -255,7 +255,8 @@ class MicroBatches:
         if len(group) > 1 and self._ran_together(group):
             return
         one.ran = alone()
-        self._metrics.ran(1)
+        if self.state.sizes:
+            self._metrics.ran(1)
         if one.key is not None:
             self._measured(1, one.ran.denoised - one.ran.entered)
 
