@@ -29,6 +29,9 @@ from reflex_core.values import Floats
 
 FLAG = "--max-batch"
 TOLERANCE = 1e-4  # of the largest number of the single run's chunk, or of 1, in the network's own units
+TRIALS = 3  # runs of a size at warm-up, the quickest of which counts: others may use the machine
+# of the time of single runs that a batch may take: those who share one also come back at the same moment, while the network waits
+WORTH = 0.8
 REST_NS = (
     10**9
 )  # after a batch that failed: a robot that fails every batch must not cost the others two runs each
@@ -37,7 +40,7 @@ SHRINK = 0.98  # of a mean that kept a batch small: one slow run must not do so 
 
 GUIDED, ADAPTIVE, PREFIX_CACHE = "guided", "adaptive_steps", "prefix_cache"
 DIFFERS, DEADLINE, RESTS = "differs", "deadline", "after_failure"
-FAILED, NOT_FINITE, OVER_TOLERANCE = "failed", "not_finite", "over_tolerance"
+FAILED, NOT_FINITE, OVER_TOLERANCE, NO_GAIN = "failed", "not_finite", "over_tolerance", "no_gain"
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,11 @@ class Ran:
     denoised: float
     cache: Found = NOTHING_KEPT
     batch: int = 1
+
+    @property
+    def took_s(self) -> float:
+        """How long it took."""
+        return self.denoised - self.entered
 
 
 # arrays with one row per request, noise (draws * requests, horizon, width); the caller has the turn
@@ -214,10 +222,10 @@ class MicroBatches:
         return one.ran
 
     def verify(self, trial: Callable[[int], tuple[Arrays, Floats]]) -> tuple[str, ...]:
-        """Compare batches with single runs of the same requests; from then on run the sizes that were compared.
+        """Compare batches with single runs of the same requests; from then on run the sizes that save time.
 
         The caller has the turn. trial: arrays and noise of a request, another one for each number. Returns notes for the log:
-        none when every row of every batch is within TOLERANCE of its single run, else why batching is off.
+        none when every row of every batch is within TOLERANCE of its single run and a size saves time, else why batching is off.
         """
         self.state = Batching(self._max_batch, (), 0.0, "it is being checked")
         rows = [Waiting(*trial(number), PLAIN) for number in range(self._max_batch)]
@@ -226,23 +234,35 @@ class MicroBatches:
         requests = [alike[number % len(alike)] for number in range(self._max_batch)]
         largest, sizes = 0.0, sizes_up_to(self._max_batch)
         try:
-            single = [self._timed([one], None).normalised for one in requests]
+            single = [self._best(requests[:1]), *(self._together([one], None) for one in requests[1:])]
         except InferenceError as error:
             return self._off(FAILED, f"a single run fails: {error}")
         for size in sizes:
             try:
-                self._timed(requests[:size], None)  # the first run of a size also makes room for it
-                del self._took_s[size]
-                made = self._timed(requests[:size], None).normalised
+                made = self._best(requests[:size]).normalised
             except (InferenceError, ValueError) as error:
                 return self._off(FAILED, f"a batch of {size} fails: {error}")
-            found = max(_difference(made[row : row + 1], single[row]) for row in range(size))
+            found = max(
+                _difference(made[row : row + 1], alone.normalised) for row, alone in enumerate(single[:size])
+            )
             if not found <= TOLERANCE:
                 words = f"a batch of {size} differs from single runs by {found:.1e} of the largest number, {TOLERANCE:g} may be"
                 return self._off(OVER_TOLERANCE, words)
             largest = max(largest, found)
-        self.state = Batching(self._max_batch, sizes, largest, "")
+        worth = tuple(size for size in sizes if self._took_s[size] <= WORTH * size * self._took_s[1])
+        if not worth:
+            took = ", ".join(f"{size}: {self._took_s[size] * 1e3:.2f} ms" for size in (1, *sizes))
+            return self._off(
+                NO_GAIN, f"no batch takes less than {WORTH:.0%} of its single runs' time ({took})"
+            )
+        self.state = Batching(self._max_batch, worth, largest, "")
         return ()
+
+    def _best(self, group: Sequence[Waiting]) -> Ran:
+        """Run requests together a few times; what the quickest run took is how long so many take."""
+        made = [self._together(group, None) for _ in range(TRIALS)]
+        self._took_s[len(group)] = min(ran.took_s for ran in made)
+        return made[-1]
 
     def _off(self, reason: str, why: str) -> tuple[str, ...]:
         self.state = Batching(self._max_batch, (), 0.0, why)
@@ -257,8 +277,8 @@ class MicroBatches:
         one.ran = alone()
         if self.state.sizes:
             self._metrics.ran(1)
-        if one.key is not None:
-            self._measured(1, one.ran.denoised - one.ran.entered)
+            if one.key is not None:
+                self._measured(1, one.ran.took_s)
 
     def _group(self, first: Waiting) -> list[Waiting]:
         """Return the request and those that go with it, taken out of those that wait."""
@@ -300,7 +320,8 @@ class MicroBatches:
         """Answer them all by one run; False where it failed, and each of them is to run alone."""
         try:
             with _cancelled_by_all(group) as cancellation:
-                ran = self._timed(group, cancellation)
+                ran = self._together(group, cancellation)
+            self._measured(len(group), ran.took_s)
         except CancelledError:
             raise  # all of them have left, the one whose turn it is among them
         except Exception as error:
@@ -330,18 +351,14 @@ class MicroBatches:
             why,
         )
 
-    def _timed(self, group: Sequence[Waiting], cancellation: Cancellation | None) -> Ran:
-        """Run requests together, and learn how long so many take."""
+    def _together(self, group: Sequence[Waiting], cancellation: Cancellation | None) -> Ran:
         arrays = {name: np.concatenate([one.arrays[name] for one in group]) for name in group[0].arrays}
         # in the order of the draws: (draws, requests, horizon, width)
         noise = np.stack([one.noise for one in group], axis=1).reshape(-1, *group[0].noise.shape[1:])
-        ran = self._run(arrays, noise, Sampling(group[0].sampling.steps), cancellation)
-        self._measured(len(group), ran.denoised - ran.entered)
-        return ran
+        return self._run(arrays, noise, Sampling(group[0].sampling.steps), cancellation)
 
     def _measured(self, requests: int, took_s: float) -> None:
-        before_s = self._took_s.get(requests, took_s)
-        self._took_s[requests] = before_s + SHARE * (took_s - before_s)
+        self._took_s[requests] += SHARE * (took_s - self._took_s[requests])
 
 
 @contextmanager

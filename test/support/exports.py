@@ -89,14 +89,15 @@ def monolithic(
     free_batch: bool = False,
     mix: float = 0.0,
     weights: int = 0,
+    tokens: int = 1,
     joints: Sequence[str] = PANDA_JOINTS,
     mean: list[float] | None = None,
     **more: Any,
 ) -> Export:
     """SmolVLA, pi0 or pi0.5 as one graph with the loop fused in. `robot` makes it fit the franka preset, or other joints.
 
-    free_batch: it runs any number of requests at once; mix: which then share their chunks a little. weights: products with
-    matrices of weights for each request. more: fields of its config.
+    free_batch: it runs any number of requests at once; mix: which then share their chunks a little. weights, tokens: products
+    of so many tokens of each request with matrices of weights. more: fields of its config.
     """
 
     def make(path: Path) -> None:
@@ -109,7 +110,7 @@ def monolithic(
         noise = graph.input("noise", FLOAT, [1, chunk, WIDTH])
         actions = loop(graph, noise, targeted(graph, parts, WIDTH))
         actions = folded(graph, delayed(graph, actions, run_work), load_work)
-        actions = computing(graph, mixing(graph, actions, mix), weights)
+        actions = computing(graph, mixing(graph, actions, mix), weights, tokens)
         actions = burning(graph, actions, state, burn)
         graph.output(failing(graph, actions, state, failure), "actions", FLOAT, [1, chunk, WIDTH])
         config: dict[str, Any] = {"action_dim": WIDTH, "max_state_dim": WIDTH}

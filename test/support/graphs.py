@@ -168,18 +168,19 @@ def mixing(graph: Graph, tensor: str, share: float) -> str:
     return graph.op("Add", tensor, towards)
 
 
-def computing(graph: Graph, tensor: str, products: int, size: int = 384) -> str:
-    """The tensor unchanged, after that many products of each row of the batch with a size x size matrix of weights."""
+def computing(graph: Graph, tensor: str, products: int, tokens: int = 1, size: int = 384) -> str:
+    """The tensor unchanged, after that many products of each request's tokens with size x size weights, each its own.
+
+    With one token the weights decide how long it takes, with many the arithmetic.
+    """
     if not products:
         return tensor
-    row = graph.shaped(graph.op("ReduceMax", tensor, graph.constant([1, 2], np.int64), keepdims=1), 1, 1)
-    wide = graph.op("Mul", row, graph.constant(np.ones((1, size))))
+    most = graph.op("ReduceMax", tensor, graph.constant([1, 2], np.int64), keepdims=1)
+    wide = graph.op("Mul", most, graph.constant(np.ones((tokens, size))))
     for _ in range(products):
         wide = graph.op("Tanh", graph.op("MatMul", wide, graph.weights(size, size)))
-    nothing = graph.op(
-        "Mul", graph.op("ReduceMin", wide, graph.constant([1], np.int64), keepdims=1), graph.constant(0.0)
-    )
-    return graph.op("Add", tensor, graph.shaped(nothing, 1, 1, 1))
+    least = graph.op("ReduceMin", wide, graph.constant([1, 2], np.int64), keepdims=1)
+    return graph.op("Add", tensor, graph.op("Mul", least, graph.constant(0.0)))
 
 
 def burning(graph: Graph, tensor: str, state: str, products: int, size: int = 384) -> str:

@@ -205,6 +205,22 @@ def test_batches_over_the_tolerance_are_never_run() -> None:
     assert scene.made == [[0.0], [1.0]]
 
 
+def test_sizes_that_save_no_time_are_not_run() -> None:
+    scene = Scene(costs_ms={1: 10.0, 2: 17.0, 4: 31.0, 8: 70.0}).verified()
+    assert scene.batches.state.sizes == (4,)
+    with scene.turns.turn():
+        asked = [scene.ask(float(number)) for number in range(7)]
+    assert [chunk_of(one.result()) for one in asked] == list(range(7))
+    assert [len(run) for run in scene.made] == [4, 1, 1, 1]
+
+
+def test_batching_is_off_where_no_size_saves_time() -> None:
+    scene = Scene(costs_ms={1: 10.0, 2: 19.0, 4: 38.0, 8: 76.0})
+    (note,) = scene.batches.verify(lambda number: (arrays_of(float(number)), noise_of()))
+    assert "is off: no batch takes less than 80% of its single runs' time (1: 10.00 ms, 2: 19.00 ms" in note
+    assert scene.reasons.alone_for["no_gain"] == 1
+
+
 def policy_of(path: Path, max_batch: int = ROBOTS) -> OnnxPolicy:
     policy = load_policy(open_export(path), None, "cpu", 1, (), LoadOptions(max_batch=max_batch))
     assert isinstance(policy, OnnxPolicy)
