@@ -161,7 +161,8 @@ class Request:
     server sent it, because its own policy failed; it is not sent back. traceparent, tracestate: the caller's span as W3C
     Trace Context writes it, checked by the interface; empty without one. caller: its id (robot/callers.py), bounded printable
     text; empty where the interface does not set it. history: where the earlier observations came from. wire: how the request
-    came: `ros`, or the name of a wire.
+    came: `ros`, or the name of a wire. useful_until_ns: when an answer is of no more use to its caller, as it stated (monotonic);
+    unlike `deadline_ns` nothing answers in its place then.
     """
 
     observation: Observation
@@ -181,6 +182,7 @@ class Request:
     caller: str = ""
     history: HistoryReport = NO_HISTORY
     wire: str = ROS
+    useful_until_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

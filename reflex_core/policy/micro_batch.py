@@ -150,7 +150,11 @@ def _key_of(one: Waiting) -> Hashable:
 
 
 def _deadline_ns(one: Waiting) -> int | None:
-    return None if one.sampling.context is None else one.sampling.context.request.deadline_ns
+    """Return when the answer must be there: at the deadline, or as long as it is of use to its caller."""
+    if one.sampling.context is None:
+        return None
+    request = one.sampling.context.request
+    return min((at for at in (request.deadline_ns, request.useful_until_ns) if at is not None), default=None)
 
 
 def why_alone(sampling: Sampling, *, cached: bool) -> str:
