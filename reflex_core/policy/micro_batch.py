@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Micro-batching: requests that wait for the network anyway are run as one batch, each answer as near to its single run as stated.
 
-Nobody waits for a batch to fill, and nobody is overtaken: who has the turn takes along those behind it that may share its run.
+No request waits for a batch to fill, and none is overtaken: the one that has the turn takes along those behind it that may share its run.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Waiting:
 
     @property
     def cancelled(self) -> bool:
-        """True when nobody waits for its answer."""
+        """True when its caller no longer waits."""
         return self.cancellation is not None and self.cancellation.cancelled
 
 
@@ -311,7 +311,7 @@ class MicroBatches:
             return group
 
     def _in_time(self, group: Sequence[Waiting], now_ns: int) -> bool:
-        """Return whether a batch keeps the deadline of everyone in it, or makes nobody later than one run after another would."""
+        """Return whether a batch keeps the deadline of everyone in it, or makes no request later than one run after another would."""
         took_s, one_s = self._took_s[len(group)], self._took_s[1]
         return all(
             one.deadline_ns is None

@@ -248,7 +248,7 @@ class Settings:
     tls_key: str = _http("", "Private key (PEM, without a password) of that certificate.", path=True)
     insecure: bool = _http(False, "Allow other addresses than loopback without an API key.")
     http_threads: int = _http(
-        4, "Threads that decode and serve HTTP requests; inference itself runs one at a time.", minimum=1, maximum=64
+        4, "Threads that decode and serve HTTP requests; inference itself runs one at a time, or in batches of --max-batch.", minimum=1, maximum=64
     )
     max_concurrent: int = _http(0, "Concurrent requests on /act; more get 429. 0: no limit of its own.", minimum=0, maximum=10_000)
     max_waiting_per_robot: int = _http(

@@ -26,7 +26,7 @@ def batching(serve: Serve, name: str = "batched", **settings: object) -> Server:
     return serve(name, max_batch=ROBOTS, http_threads=ROBOTS, embodiment="", **settings)
 
 
-def asked(client: Client, robot: int, name: str, **fields: Any) -> Answer:
+def answer_to(client: Client, robot: int, name: str, **fields: Any) -> Answer:
     """What one of eight different robots asks, under a name without a history."""
     state = [joint + 0.001 * robot for joint in AT_REST]
     more = {"image": jpeg(colour=(20 * robot, 90, 200)), "seed": robot, "robot_id": f"{name}-{robot}"}
@@ -40,7 +40,7 @@ def at_once(
     with busy(server.engine):
         waiting = [
             Background(
-                lambda robot=robot: asked(server.client, robot, "together", **(odd or {}).get(robot, {}))  # type: ignore[misc]
+                lambda robot=robot: answer_to(server.client, robot, "together", **(odd or {}).get(robot, {}))  # type: ignore[misc]
             )
             for robot in range(robots)
         ]
@@ -60,7 +60,7 @@ def test_eight_robots_at_once_each_get_what_they_get_alone(name: str, serve: Ser
     together = at_once(server)
     assert figure(server.client, "reflex_batch_size_count") == 1
     assert figure(server.client, "reflex_batch_size_sum") == ROBOTS
-    alone = [asked(server.client, robot, "alone") for robot in range(ROBOTS)]
+    alone = [answer_to(server.client, robot, "alone") for robot in range(ROBOTS)]
     for one, other in zip(together, alone, strict=True):
         assert_same(one, other)
     chunks = {tuple(np.ravel(one.json["actions"]).tolist()) for one in together}
@@ -70,10 +70,10 @@ def test_eight_robots_at_once_each_get_what_they_get_alone(name: str, serve: Ser
 
 def test_robots_that_go_on_asking_are_never_given_anothers_chunk(serve: Serve) -> None:
     server = batching(serve)
-    wanted = [asked(server.client, robot, "alone") for robot in range(ROBOTS)]
+    wanted = [answer_to(server.client, robot, "alone") for robot in range(ROBOTS)]
 
     def ask_on(robot: int) -> list[Answer]:
-        return [asked(server.client, robot, f"again-{number}") for number in range(10)]
+        return [answer_to(server.client, robot, f"again-{number}") for number in range(10)]
 
     found = [Background(lambda robot=robot: ask_on(robot)) for robot in range(ROBOTS)]  # type: ignore[misc]
     for robot, answers in enumerate(found):
@@ -86,7 +86,7 @@ def test_one_that_makes_the_network_raise_fails_alone(serve: Serve) -> None:
     found = at_once(server, odd={3: {"state": BEYOND}})
     assert [answer.status for answer in found] == [200, 200, 200, 500, 200, 200, 200, 200]
     for robot in (0, 1, 2, 4, 5, 6, 7):
-        assert_same(found[robot], asked(server.client, robot, "alone"))
+        assert_same(found[robot], answer_to(server.client, robot, "alone"))
     assert figure(server.client, "reflex_batch_alone_total", reason="failed") == ROBOTS
 
 
@@ -95,13 +95,13 @@ def test_nan_of_one_holds_that_one_alone(serve: Serve) -> None:
     found = at_once(server, odd={3: {"state": BEYOND}})
     assert [answer.json["hold_reason"] for answer in found] == ["", "", "", "non_finite", "", "", "", ""]
     for robot in (0, 1, 2, 4, 5, 6, 7):
-        assert_same(found[robot], asked(server.client, robot, "alone"))
+        assert_same(found[robot], answer_to(server.client, robot, "alone"))
     assert figure(server.client, "reflex_batch_alone_total", reason="not_finite") == ROBOTS
 
 
 def test_one_that_is_refused_never_reaches_the_batch(serve: Serve) -> None:
     server = batching(serve)
-    assert asked(server.client, 1, "bad", state=[0.0]).status == 422
+    assert answer_to(server.client, 1, "bad", state=[0.0]).status == 422
     assert [answer.status for answer in at_once(server)] == [200] * ROBOTS
 
 
@@ -112,13 +112,13 @@ def test_a_client_that_has_gone_does_not_disturb_the_others(serve: Serve) -> Non
         gone.sendall(act_bytes(state=AT_REST))
         wait_for(lambda: at_the_policy(server.engine) == 1)
         waiting = [
-            Background(lambda robot=robot: asked(server.client, robot, "together"))  # type: ignore[misc]
+            Background(lambda robot=robot: answer_to(server.client, robot, "together"))  # type: ignore[misc]
             for robot in range(4)
         ]
         wait_for(lambda: at_the_policy(server.engine) == 5)
         gone.close()
     for robot, one in enumerate(waiting):
-        assert_same(one.result(), asked(server.client, robot, "alone"))
+        assert_same(one.result(), answer_to(server.client, robot, "alone"))
 
 
 def test_a_deadline_that_a_batch_would_miss_is_kept_by_runs_of_one(serve: Serve) -> None:
@@ -171,7 +171,7 @@ def test_a_batch_over_its_deadline_ends_and_the_next_one_is_served(serve: Serve)
     assert server.engine.loaded is not None
     deadline = server.engine.loaded.deadline
     wait_for(lambda: not deadline.busy)
-    wait_for(lambda: asked(server.client, 0, "later").json.get("source") == "policy")
+    wait_for(lambda: answer_to(server.client, 0, "later").json.get("source") == "policy")
 
 
 def test_config_says_what_is_batched(serve: Serve) -> None:

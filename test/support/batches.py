@@ -107,9 +107,9 @@ class Scene:
             except Exception as error:
                 return error
 
-        asked = Background(answer)
+        answered = Background(answer)
         wait_for(lambda: len(self.turns._waiting) > before)
-        return asked
+        return answered
 
 
 def arrays_of(number: float, width: int = 2) -> Arrays:

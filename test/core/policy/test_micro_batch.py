@@ -30,7 +30,7 @@ ROBOTS = 8
 
 
 def chunk_of(found: Any) -> float:
-    """The number that the network of the scene was asked with, read from the answer."""
+    """The number that the network of the scene was waiting with, read from the answer."""
     assert not isinstance(found, Exception), found
     assert found.normalised.shape == (1, 3, 2)
     return float(found.normalised[0, 0, 0]) - 0.5
@@ -39,18 +39,18 @@ def chunk_of(found: Any) -> float:
 def test_those_that_wait_share_one_run_and_each_gets_its_own_chunk() -> None:
     scene = Scene().verified()
     with scene.turns.turn():
-        asked = [scene.ask(float(number)) for number in range(ROBOTS)]
-    found = [one.result() for one in asked]
+        waiting = [scene.ask(float(number)) for number in range(ROBOTS)]
+    found = [one.result() for one in waiting]
     assert [chunk_of(one) for one in found] == list(range(ROBOTS))
     assert scene.made == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]]
     assert {one.batch for one in found} == {ROBOTS}
 
 
-def test_only_checked_sizes_are_run_and_nobody_waits_for_more() -> None:
+def test_only_checked_sizes_are_run_and_none_waits_for_more() -> None:
     scene = Scene().verified()
     with scene.turns.turn():
-        asked = [scene.ask(float(number)) for number in range(7)]
-    assert [chunk_of(one.result()) for one in asked] == list(range(7))
+        waiting = [scene.ask(float(number)) for number in range(7)]
+    assert [chunk_of(one.result()) for one in waiting] == list(range(7))
     assert [len(run) for run in scene.made] == [4, 2, 1]
     assert sizes_up_to(6) == (2, 4, 6)
 
@@ -58,15 +58,15 @@ def test_only_checked_sizes_are_run_and_nobody_waits_for_more() -> None:
 def test_one_robot_alone_runs_alone() -> None:
     scene = Scene().verified()
     with scene.turns.turn():
-        asked = scene.ask(3.0)
-    assert (chunk_of(asked.result()), scene.made) == (3.0, [[3.0]])
+        waiting = scene.ask(3.0)
+    assert (chunk_of(waiting.result()), scene.made) == (3.0, [[3.0]])
 
 
 def test_nothing_is_batched_before_it_was_checked() -> None:
     scene = Scene()
     with scene.turns.turn():
-        asked = [scene.ask(float(number)) for number in range(4)]
-    assert [chunk_of(one.result()) for one in asked] == list(range(4))
+        waiting = [scene.ask(float(number)) for number in range(4)]
+    assert [chunk_of(one.result()) for one in waiting] == list(range(4))
     assert [len(run) for run in scene.made] == [1, 1, 1, 1]
 
 
@@ -75,8 +75,8 @@ def test_a_batch_only_grows_while_it_keeps_the_deadlines_in_it() -> None:
     scene.now_ms = 1000.0
     with scene.turns.turn():
         # 2 take 12 ms, 4 take 16
-        asked = [scene.ask(0.0, deadline_ms=1013.0), *(scene.ask(float(number)) for number in (1, 2, 3))]
-    assert [chunk_of(one.result()) for one in asked] == [0.0, 1.0, 2.0, 3.0]
+        waiting = [scene.ask(0.0, deadline_ms=1013.0), *(scene.ask(float(number)) for number in (1, 2, 3))]
+    assert [chunk_of(one.result()) for one in waiting] == [0.0, 1.0, 2.0, 3.0]
     assert scene.made == [[0.0, 1.0], [2.0, 3.0]]
     assert scene.reasons.alone_for["deadline"] == 1
 
@@ -85,8 +85,11 @@ def test_who_would_be_later_behind_the_others_than_in_their_batch_goes_with_them
     scene = Scene().verified()
     scene.now_ms = 1000.0
     with scene.turns.turn():
-        asked = [scene.ask(0.0), scene.ask(1.0, deadline_ms=1001.0)]  # one after another: 20 ms, together 12
-    assert [chunk_of(one.result()) for one in asked] == [0.0, 1.0]
+        waiting = [
+            scene.ask(0.0),
+            scene.ask(1.0, deadline_ms=1001.0),
+        ]  # one after another: 20 ms, together 12
+    assert [chunk_of(one.result()) for one in waiting] == [0.0, 1.0]
     assert scene.made == [[0.0, 1.0]]
 
 
@@ -97,8 +100,8 @@ def test_one_slow_run_does_not_keep_batches_small_for_ever() -> None:
     while scene.made[-1:] != [[0.0, 1.0]] and tries < 100:
         tries += 1
         with scene.turns.turn():
-            asked = [scene.ask(0.0, deadline_ms=20.0), scene.ask(1.0, deadline_ms=20.0)]
-        for one in asked:
+            waiting = [scene.ask(0.0, deadline_ms=20.0), scene.ask(1.0, deadline_ms=20.0)]
+        for one in waiting:
             one.result()
     assert 5 < tries < 100
 
@@ -107,8 +110,8 @@ def test_one_slow_run_does_not_keep_batches_small_for_ever() -> None:
 def test_who_may_not_share_a_run_has_one_of_its_own_and_is_not_overtaken(other: dict[str, Any]) -> None:
     scene = Scene().verified()
     with scene.turns.turn():
-        asked = [scene.ask(0.0), scene.ask(1.0), scene.ask(2.0, **other), scene.ask(3.0), scene.ask(4.0)]
-    assert [chunk_of(one.result()) for one in asked] == [0.0, 1.0, 2.0, 3.0, 4.0]
+        waiting = [scene.ask(0.0), scene.ask(1.0), scene.ask(2.0, **other), scene.ask(3.0), scene.ask(4.0)]
+    assert [chunk_of(one.result()) for one in waiting] == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert scene.made == [[0.0, 1.0], [2.0], [3.0, 4.0]]
     reasons = {"guided": 1, "differs": 1} if "why" in other else {"differs": 2}
     assert scene.reasons.alone_for == reasons
@@ -117,8 +120,8 @@ def test_who_may_not_share_a_run_has_one_of_its_own_and_is_not_overtaken(other: 
 def test_one_that_fails_a_batch_fails_alone() -> None:
     scene = Scene().verified()
     with scene.turns.turn():
-        asked = [scene.ask(number) for number in (0.0, BAD, 2.0, 3.0)]
-    good, bad = [asked[place].result() for place in (0, 2, 3)], asked[1].result()
+        waiting = [scene.ask(number) for number in (0.0, BAD, 2.0, 3.0)]
+    good, bad = [waiting[place].result() for place in (0, 2, 3)], waiting[1].result()
     assert [chunk_of(one) for one in good] == [0.0, 2.0, 3.0]
     assert isinstance(bad, InferenceError)
     assert scene.made == [[0.0, BAD, 2.0, 3.0], [0.0], [BAD], [2.0], [3.0]]
@@ -128,9 +131,9 @@ def test_one_that_fails_a_batch_fails_alone() -> None:
 def test_nan_in_one_row_reaches_no_other() -> None:
     scene = Scene().verified()
     with scene.turns.turn():
-        asked = [scene.ask(number) for number in (0.0, WILD)]
-    assert chunk_of(asked[0].result()) == 0.0
-    assert np.isnan(asked[1].result().normalised).all()
+        waiting = [scene.ask(number) for number in (0.0, WILD)]
+    assert chunk_of(waiting[0].result()) == 0.0
+    assert np.isnan(waiting[1].result().normalised).all()
     assert scene.reasons.alone_for["not_finite"] == 2
 
 
@@ -138,8 +141,8 @@ def test_after_a_failure_none_is_batched_for_a_while() -> None:
     scene = Scene().verified()
     for expected in (1, 1, 2):
         with scene.turns.turn():
-            asked = [scene.ask(BAD if scene.now_ms == 0.0 else 0.0), scene.ask(1.0)]
-        for one in asked:
+            waiting = [scene.ask(BAD if scene.now_ms == 0.0 else 0.0), scene.ask(1.0)]
+        for one in waiting:
             one.result()
         assert len(scene.made[-1]) == expected
         scene.now_ms += 600.0
@@ -153,12 +156,12 @@ def test_a_cancelled_one_leaves_and_the_batch_goes_on() -> None:
 
     def cancel(_: Cancellation | None) -> None:
         cancelled.cancel()
-        found.append(asked[1].result())  # while the batch still runs
+        found.append(waiting[1].result())  # while the batch still runs
 
     scene.during = cancel
     with scene.turns.turn():
-        asked = [scene.ask(0.0), scene.ask(1.0, cancellation=cancelled), scene.ask(2.0), scene.ask(3.0)]
-    assert [chunk_of(asked[place].result()) for place in (0, 2, 3)] == [0.0, 2.0, 3.0]
+        waiting = [scene.ask(0.0), scene.ask(1.0, cancellation=cancelled), scene.ask(2.0), scene.ask(3.0)]
+    assert [chunk_of(waiting[place].result()) for place in (0, 2, 3)] == [0.0, 2.0, 3.0]
     assert isinstance(found[0], CancelledError)
     assert scene.made == [[0.0, 1.0, 2.0, 3.0]]
 
@@ -167,15 +170,15 @@ def test_who_was_cancelled_while_waiting_is_not_taken_along() -> None:
     scene = Scene().verified()
     cancelled = Cancellation()
     with scene.turns.turn():
-        asked = [scene.ask(0.0), scene.ask(1.0, cancellation=cancelled), scene.ask(2.0)]
+        waiting = [scene.ask(0.0), scene.ask(1.0, cancellation=cancelled), scene.ask(2.0)]
         cancelled.cancel()
-        assert isinstance(asked[1].result(), CancelledError)
-    assert [chunk_of(asked[place].result()) for place in (0, 2)] == [0.0, 2.0]
+        assert isinstance(waiting[1].result(), CancelledError)
+    assert [chunk_of(waiting[place].result()) for place in (0, 2)] == [0.0, 2.0]
     assert scene.made == [[0.0, 2.0]]
     assert not scene.batches._waiting
 
 
-def test_a_batch_that_nobody_waits_for_is_terminated() -> None:
+def test_a_batch_whose_requests_are_all_cancelled_is_terminated() -> None:
     scene = Scene().verified()
     cancellations = [Cancellation(), Cancellation()]
     states: list[bool] = []
@@ -188,8 +191,8 @@ def test_a_batch_that_nobody_waits_for_is_terminated() -> None:
 
     scene.during = cancel
     with scene.turns.turn():
-        asked = [scene.ask(float(number), cancellation=one) for number, one in enumerate(cancellations)]
-    assert all(isinstance(one.result(), CancelledError) for one in asked)
+        waiting = [scene.ask(float(number), cancellation=one) for number, one in enumerate(cancellations)]
+    assert all(isinstance(one.result(), CancelledError) for one in waiting)
     assert (states, scene.made) == ([False, True], [[0.0, 1.0]])
 
 
@@ -200,8 +203,8 @@ def test_batches_over_the_tolerance_are_never_run() -> None:
     assert (scene.batches.state.sizes, scene.reasons.alone_for["over_tolerance"]) == ((), 1)
     scene.made.clear()
     with scene.turns.turn():
-        asked = [scene.ask(0.0), scene.ask(1.0)]
-    assert [chunk_of(one.result()) for one in asked] == [0.0, 1.0]
+        waiting = [scene.ask(0.0), scene.ask(1.0)]
+    assert [chunk_of(one.result()) for one in waiting] == [0.0, 1.0]
     assert scene.made == [[0.0], [1.0]]
 
 
@@ -209,8 +212,8 @@ def test_sizes_that_save_no_time_are_not_run() -> None:
     scene = Scene(costs_ms={1: 10.0, 2: 17.0, 4: 31.0, 8: 70.0}).verified()
     assert scene.batches.state.sizes == (4,)
     with scene.turns.turn():
-        asked = [scene.ask(float(number)) for number in range(7)]
-    assert [chunk_of(one.result()) for one in asked] == list(range(7))
+        waiting = [scene.ask(float(number)) for number in range(7)]
+    assert [chunk_of(one.result()) for one in waiting] == list(range(7))
     assert [len(run) for run in scene.made] == [4, 1, 1, 1]
 
 
@@ -236,12 +239,12 @@ def test_a_batch_of_real_sessions_gives_each_its_single_run(name: str, export_di
     assert batched.batching.sizes == (2, 4, 8)
     seen = [observation(plain, colour=20 * number, shift=0.001 * number) for number in range(ROBOTS)]
     with batched._fifo_lock.turn():
-        asked = [
+        waiting = [
             Background(lambda one=one, number=number: batched.predict(one, number))  # type: ignore[misc]
             for number, one in enumerate(seen)
         ]
         wait_for(lambda: len(batched._fifo_lock._waiting) == ROBOTS)
-    for number, one in enumerate(asked):
+    for number, one in enumerate(waiting):
         made, single = one.result(), plain.predict(seen[number], number)
         assert (made.batch_size, single.batch_size) == (ROBOTS, 1)
         np.testing.assert_allclose(made.normalised, single.normalised, rtol=0, atol=1e-4)
@@ -254,9 +257,9 @@ def test_the_time_in_the_queue_ends_when_the_batch_begins(export_dir: ExportDir)
     policy = policy_of(export_dir("batched"))
     assert policy.verify_batches() == ()
     with policy._fifo_lock.turn():
-        asked = [Background(lambda: policy.predict(policy.canary(), 1)) for _ in range(2)]
+        waiting = [Background(lambda: policy.predict(policy.canary(), 1)) for _ in range(2)]
         wait_for(lambda: len(policy._fifo_lock._waiting) == 2)
-    one, other = (each.result().stages_ms for each in asked)
+    one, other = (each.result().stages_ms for each in waiting)
     assert one["expert_denoise_ms"] == other["expert_denoise_ms"] > 0.0  # the same run
     assert min(one["queue_ms"], other["queue_ms"]) > 0.0
 
@@ -311,12 +314,12 @@ def test_fewer_steps_are_no_reason_to_run_alone_and_early_stop_is(export_dir: Ex
     found = []
     for sampling in (Sampling(4), watched):
         with policy._fifo_lock.turn():
-            asked = [
+            waiting = [
                 Background(lambda sampling=sampling: policy.predict(seen, 1, sampling))  # type: ignore[misc]
                 for _ in range(2)
             ]
             wait_for(lambda: len(policy._fifo_lock._waiting) == 2)
-        found += [(one.result().batch_size, one.result().denoise_steps) for one in asked]
+        found += [(one.result().batch_size, one.result().denoise_steps) for one in waiting]
     assert found == [(2, 4), (2, 4), (1, 4), (1, 4)]
 
 

@@ -32,12 +32,12 @@ def test_a_batch_is_recorded_and_replayed_within_the_tolerance(
     cameras = tuple(dict.fromkeys(binding.cameras.values()))
     seen = [observation(cameras, binding.state_dim or 7, number) for number in range(ROBOTS + 1)]
     with busy(engine):
-        asked = [
+        waiting = [
             Background(lambda one=one: engine.act(engine.request(one)))  # type: ignore[misc]
             for one in seen[:ROBOTS]
         ]
         wait_for(lambda: at_the_policy(engine) == ROBOTS)
-    assert [one.result().inference.batch_size for one in asked] == [ROBOTS] * ROBOTS
+    assert [one.result().inference.batch_size for one in waiting] == [ROBOTS] * ROBOTS
     engine.act(engine.request(seen[ROBOTS]))
     engine.unload()
     [trace] = tmp_path.glob("*.jsonl")
