@@ -7,6 +7,7 @@ No request waits for a batch to fill, and none is overtaken: the one that has th
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -29,12 +30,13 @@ from reflex_core.values import Floats
 
 FLAG = "--max-batch"
 TOLERANCE = 1e-4  # of the largest number of the single run's chunk, or of 1, in the network's own units
-TRIALS = 3  # runs of a size at warm-up, the quickest of which counts: others may use the machine
+# runs of a size at warm-up, with other requests in its rows each time; the quickest counts, as others may use the machine
+TRIALS = 3
+FEWEST_REQUESTS = 4  # that are compared, so that every input differs between some of them
 # of the time of single runs that a batch may take: those who share one also come back at the same moment, while the network waits
 WORTH = 0.8
-REST_NS = (
-    10**9
-)  # after a batch that failed: a robot that fails every batch must not cost the others two runs each
+# after a batch that failed: a robot that fails every batch must not cost the others two runs each
+REST_NS = 10**9
 SHARE = 0.1  # of the newest run in the running mean of a size
 SHRINK = 0.98  # of a mean that kept a batch small: one slow run must not do so for ever
 
@@ -232,23 +234,20 @@ class MicroBatches:
         none when every row of every batch is within TOLERANCE of its single run and a size saves time, else why batching is off.
         """
         self.state = Batching(self._max_batch, (), 0.0, "it is being checked")
-        rows = [Waiting(*trial(number), PLAIN) for number in range(self._max_batch)]
+        made = [Waiting(*trial(number), PLAIN) for number in range(max(self._max_batch, FEWEST_REQUESTS))]
         # a tokenizer that does not pad makes inputs of several shapes, which share no run in service either
-        alike = [row for row in rows if _key_of(row) == _key_of(rows[0])]
-        requests = [alike[number % len(alike)] for number in range(self._max_batch)]
+        requests = [one for one in made if _key_of(one) == _key_of(made[0])]
         largest, sizes = 0.0, sizes_up_to(self._max_batch)
         try:
-            single = [self._best(requests[:1]), *(self._together([one], None) for one in requests[1:])]
+            single = [self._together([one], None).normalised for one in requests]
+            self._compared(requests, single, 1)
         except InferenceError as error:
             return self._off(FAILED, f"a single run fails: {error}")
         for size in sizes:
             try:
-                made = self._best(requests[:size]).normalised
+                found = self._compared(requests, single, size)
             except (InferenceError, ValueError) as error:
                 return self._off(FAILED, f"a batch of {size} fails: {error}")
-            found = max(
-                _difference(made[row : row + 1], alone.normalised) for row, alone in enumerate(single[:size])
-            )
             if not found <= TOLERANCE:
                 words = f"a batch of {size} differs from single runs by {found:.1e} of the largest number, {TOLERANCE:g} may be"
                 return self._off(OVER_TOLERANCE, words)
@@ -262,11 +261,18 @@ class MicroBatches:
         self.state = Batching(self._max_batch, worth, largest, "")
         return ()
 
-    def _best(self, group: Sequence[Waiting]) -> Ran:
-        """Run requests together a few times; what the quickest run took is how long so many take."""
-        made = [self._together(group, None) for _ in range(TRIALS)]
-        self._took_s[len(group)] = min(ran.took_s for ran in made)
-        return made[-1]
+    def _compared(self, requests: Sequence[Waiting], single: Sequence[Floats], size: int) -> float:
+        """Return the largest difference of batches of a size from single runs; learn how long they take."""
+        largest, took_s = 0.0, math.inf
+        for first in range(TRIALS):
+            rows = [(first + row) % len(requests) for row in range(size)]
+            ran = self._together([requests[number] for number in rows], None)
+            differences = [
+                _difference(ran.normalised[row : row + 1], single[number]) for row, number in enumerate(rows)
+            ]
+            largest, took_s = float(np.max([largest, *differences])), min(took_s, ran.took_s)
+        self._took_s[size] = took_s
+        return largest
 
     def _off(self, reason: str, why: str) -> tuple[str, ...]:
         self.state = Batching(self._max_batch, (), 0.0, why)
@@ -311,12 +317,12 @@ class MicroBatches:
             return group
 
     def _in_time(self, group: Sequence[Waiting], now_ns: int) -> bool:
-        """Return whether a batch keeps the deadline of everyone in it, or makes no request later than one run after another would."""
-        took_s, one_s = self._took_s[len(group)], self._took_s[1]
+        """Return whether a batch keeps every deadline in it that one run after another would keep."""
+        took_ns, one_ns = self._took_s[len(group)] * 1e9, self._took_s[1] * 1e9
         return all(
             one.deadline_ns is None
-            or now_ns + took_s * 1e9 <= one.deadline_ns
-            or took_s <= one_s * (place + 1)
+            or now_ns + took_ns <= one.deadline_ns
+            or now_ns + one_ns * (place + 1) > one.deadline_ns
             for place, one in enumerate(group)
         )
 
@@ -356,10 +362,14 @@ class MicroBatches:
         )
 
     def _together(self, group: Sequence[Waiting], cancellation: Cancellation | None) -> Ran:
+        """Run requests together. Raises InferenceError, CancelledError; ValueError for arrays that are not of one row each."""
         arrays = {name: np.concatenate([one.arrays[name] for one in group]) for name in group[0].arrays}
         # in the order of the draws: (draws, requests, horizon, width)
         noise = np.stack([one.noise for one in group], axis=1).reshape(-1, *group[0].noise.shape[1:])
-        return self._run(arrays, noise, Sampling(group[0].sampling.steps), cancellation)
+        ran = self._run(arrays, noise, Sampling(group[0].sampling.steps), cancellation)
+        if len(ran.normalised) != len(group):
+            raise InferenceError(f"a run of {len(group)} requests gave {len(ran.normalised)} chunks")
+        return ran
 
     def _measured(self, requests: int, took_s: float) -> None:
         self._took_s[requests] += SHARE * (took_s - self._took_s[requests])

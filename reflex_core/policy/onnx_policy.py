@@ -229,14 +229,25 @@ class OnnxPolicy:
         return self._layout.network.sample(arrays, self._layout.prefix(arrays, None), noise, PLAIN, None)[0]
 
     def _trial_inputs(self, number: int) -> tuple[Arrays, Floats]:
-        """Return arrays and noise that differ from those of other numbers in every pixel, joint and in the noise."""
+        """Return arrays and noise that differ from those of other numbers in every pixel, joint and in the noise.
+
+        Every second one has another instruction, every third one lacks cameras that may be lacking.
+        """
         plain = self.canary()
+        required = (slot.camera for slot in self.contract.images if slot.required and slot.camera)
+        always = {*list(plain.frames)[:1], *(self.binding.cameras.get(name, name) for name in required)}
         frames = {
             name: replace(frame, data=np.full_like(frame.data, (127 - 80 * number) % 256))
             for name, frame in plain.frames.items()
+            if number % 3 < 2 or name in always
         }
-        shift = np.float32(0.1 * (number % 8))
-        state = None if plain.state is None else (plain.state + shift).astype(np.float32)
+        state, known = plain.state, self.binding.state_statistics
+        if state is not None:
+            # within what it was trained on: far from it networks saturate, and all answers are alike
+            spread = (
+                known.scale if known is not None and known.dim == len(state) else np.full(len(state), 0.4)
+            )
+            state = (state + 0.25 * (number % 4) * spread).astype(np.float32)
         words = "stop" if number % 2 else plain.instruction
         return self.arrays(Observation(frames, state, words))[0], start_noise(number, self.noise_shape)
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from batches import BAD, WILD, Scene, arrays_of, noise_of
 from http_client import Background, wait_for
 from layout_policies import observation
+from onnx import helper, numpy_helper
 from servers import ExportDir, MakeEngine
 
 from reflex_core.concurrency.cancellation import Cancellation
@@ -21,7 +23,7 @@ from reflex_core.export.export import open_export
 from reflex_core.policy.flow_matching import network
 from reflex_core.policy.layouts import load_placed
 from reflex_core.policy.load import load_policy
-from reflex_core.policy.micro_batch import sizes_up_to
+from reflex_core.policy.micro_batch import FEWEST_REQUESTS, sizes_up_to
 from reflex_core.policy.onnx_policy import OnnxPolicy
 from reflex_core.policy.providers import CPU, LoadOptions, Placement
 from reflex_core.policy.sampler import Sampling
@@ -253,6 +255,38 @@ def test_a_batch_of_real_sessions_gives_each_its_single_run(name: str, export_di
         assert set(made.stages_ms) == set(single.stages_ms)
 
 
+@pytest.mark.parametrize("name", ["batched", "batched_per_step"])
+def test_what_batches_are_checked_with_differs_in_every_input(name: str, export_dir: ExportDir) -> None:
+    policy = policy_of(export_dir(name))
+    rows = [policy._trial_inputs(number) for number in range(FEWEST_REQUESTS)]
+    for key in rows[0][0].keys() - {"mask_base"}:  # one camera has to be there
+        assert len({arrays[key].tobytes() for arrays, _ in rows}) > 1, key
+    assert len({noise.tobytes() for _, noise in rows}) == FEWEST_REQUESTS
+
+
+def test_every_row_is_compared_with_several_requests_in_it() -> None:
+    scene = Scene()
+    scene.batches.verify(lambda number: (arrays_of(float(number)), noise_of()))
+    assert [run for run in scene.made if len(run) == 4] == [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]]
+
+
+def test_graphs_that_give_one_chunk_for_a_batch_are_not_batched() -> None:
+    scene = Scene()
+    run = scene.batches._run
+    scene.batches._run = lambda *given: replace(made := run(*given), normalised=made.normalised[:1])
+    (note,) = scene.batches.verify(lambda number: (arrays_of(float(number)), noise_of()))
+    assert "a batch of 2 fails: a run of 2 requests gave 1 chunks" in note
+
+
+def test_a_deadline_that_is_missed_anyway_keeps_no_batch_small() -> None:
+    scene = Scene().verified()
+    scene.now_ms = 1000.0
+    with scene.turns.turn():
+        waiting = [scene.ask(0.0, deadline_ms=1005.0), scene.ask(1.0)]  # one run takes 10 ms
+    assert [chunk_of(one.result()) for one in waiting] == [0.0, 1.0]
+    assert scene.made == [[0.0, 1.0]]
+
+
 def test_the_time_in_the_queue_ends_when_the_batch_begins(export_dir: ExportDir) -> None:
     policy = policy_of(export_dir("batched"))
     assert policy.verify_batches() == ()
@@ -280,6 +314,32 @@ def test_rows_that_influence_each_other_switch_batching_off(export_dir: ExportDi
     assert "a batch of 2 differs from single runs" in note
     assert policy.batching is not None
     assert policy.batching.sizes == ()
+
+
+@pytest.mark.parametrize("mask", ["lang_masks", "mask_wrist_l"])
+def test_a_graph_that_reads_the_first_rows_mask_for_all_is_found_out(
+    mask: str, export_copy: ExportDir
+) -> None:
+    path = export_copy("batched")
+    model = onnx.load(path / "model.onnx")
+    for node in model.graph.node:
+        node.input[:] = ["shared" if name == mask else name for name in node.input]
+    constants = {"begin": [0], "end": [1], "axis": [0]}
+    for name, value in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([False]), "no"))
+    first = [
+        helper.make_node("Slice", [mask, *constants], ["first_row"]),
+        helper.make_node("And", [mask, "no"], ["nothing"]),
+        helper.make_node("Or", ["nothing", "first_row"], ["shared"]),
+    ]
+    kept = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*first, *kept])
+    onnx.save(model, path / "model.onnx")
+    for max_batch in (2, ROBOTS):
+        (note,) = policy_of(path, max_batch).verify_batches()
+        assert "a batch of 2 differs from single runs" in note
 
 
 @pytest.mark.parametrize(
