@@ -27,6 +27,8 @@ class Lru(Generic[Key, Kept]):
         if most < 1:
             raise ValueError(f"a memory must hold at least 1 item, got {most}")
         self._most, self._kind = most, kind
+        if kind:
+            forgotten.setdefault(kind, 0)  # a kind is in the metrics before the first is dropped
         self._items: OrderedDict[Key, Kept] = OrderedDict()
 
     def put(self, key: Key, kept: Kept) -> tuple[Key, Kept] | None:

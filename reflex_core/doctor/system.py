@@ -27,6 +27,7 @@ PACKAGES = {
     "orjson": "orjson",
     "prometheus_client": "prometheus-client",
     "yaml": "pyyaml",
+    "pybase64": "pybase64",
 }
 # what not everybody needs: wheel (the full OpenCV is imported by the same name), and what it is for
 OPTIONAL = {

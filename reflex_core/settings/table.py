@@ -243,9 +243,9 @@ class Settings:
         "", "File of hashed API keys with robot ids and rights, as `reflex key add` writes it; read again when it changes.", path=True
     )
     tls_cert: str = _http(
-        "", "Certificate chain (PEM) to serve https and wss with, together with --tls-key; read again when it changes.", path=True
+        "", "File of the certificate chain (PEM) to serve https and wss with, together with --tls-key; read again when it changes.", path=True
     )
-    tls_key: str = _http("", "Private key (PEM, without a password) of that certificate.", path=True)
+    tls_key: str = _http("", "File of that certificate's private key (PEM, without a password).", path=True)
     insecure: bool = _http(False, "Allow other addresses than loopback without an API key.")
     http_threads: int = _http(
         4, "Threads that decode and serve HTTP requests; inference itself runs one at a time, or in batches of --max-batch.", minimum=1, maximum=64

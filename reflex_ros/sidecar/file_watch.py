@@ -55,10 +55,11 @@ async def _watch(watched: WatchedFiles, metrics: Metrics, every_s: float) -> Non
     loop = asyncio.get_running_loop()
     used: Stamp | None = None
     before: Stamp | None = None
+    first = await loop.run_in_executor(None, _stamp, watched.paths)
     while True:
         stamp = await loop.run_in_executor(None, _stamp, watched.paths)
         if stamp == before and stamp != used:
-            await _read(watched, metrics, quiet=used is None)
+            await _read(watched, metrics, quiet=used is None and stamp == first)
             used = stamp
         before = stamp
         await asyncio.sleep(every_s)

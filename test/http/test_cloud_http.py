@@ -64,7 +64,7 @@ def test_an_open_breaker_asks_the_cloud_at_once(serve: Serve) -> None:
 
 def test_over_the_deadline_with_a_cloud_in_reach_the_cloud_answers(serve: Serve) -> None:
     there = serve("calm")
-    here = serve("calm_burning", cloud_fallback=there.sidecar.url, deadline_ms=2000.0)
+    here = serve("calm_burning_long", cloud_fallback=there.sidecar.url, deadline_ms=2000.0)
     reply = act(here.client, BEYOND).json
     assert (reply["source"], reply["deadline_exceeded"]) == ("cloud", False)
 

@@ -423,6 +423,8 @@ EXPORTS: Mapping[str, Export] = {
     "calm_nan": monolithic("pi0", chunk=50, robot=True, spread=0.002, failure="nan"),
     "calm_raise": monolithic("pi0", chunk=50, robot=True, spread=0.002, failure="raise"),
     "calm_burning": monolithic("pi0", chunk=50, robot=True, spread=0.002, burn=5000),
+    # for deadlines of seconds: no machine is through with it before
+    "calm_burning_long": monolithic("pi0", chunk=50, robot=True, spread=0.002, burn=100_000),
     "act": act(),
     "act_ensemble": act(temporal_ensemble_coeff=0.1),
     "act_nan": act(failure="nan"),

@@ -41,18 +41,18 @@ class Answer:
 
 
 class Client:
-    """Asks one server, over a new connection each time."""
+    """Asks one server, over a new connection each time. key: that it shows, "" for none."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1", key: str = "") -> None:
         self.port = port
         self.host = host
+        self._shown = {"Authorization": f"Bearer {key}"} if key else {}
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_S)
         try:
-            connection.request(
-                method, path, body, {key.replace("_", "-"): text for key, text in headers.items()}
-            )
+            named = {key.replace("_", "-"): text for key, text in headers.items()}
+            connection.request(method, path, body, self._shown | named)
             response = connection.getresponse()
             named = {name.lower(): text for name, text in response.getheaders()}
             return Answer(response.status, named, response.read())

@@ -275,7 +275,7 @@ def test_a_node_that_commands_no_robot_answers_what_is_complete(export_dir: Expo
 
 
 def test_a_long_inference_holds_up_no_stop_and_no_status(export_dir: ExportDir) -> None:
-    with world(**franka(export_dir("calm_burning"))) as scene:
+    with world(**franka(export_dir("calm_burning_long"))) as scene:
         scene.activate()
         scene.robot.next_chunk(ActionChunk.SOURCE_POLICY, 0)
         client = scene.robot.node.create_client(GetActionChunk, "reflex/get_action_chunk")

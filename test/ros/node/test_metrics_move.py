@@ -26,8 +26,10 @@ from skills import Skills
 from reflex_core.files.share import embedded_policy
 from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
 from reflex_core.records.recorder import Recorder
+from reflex_core.robot.limits.history import EPISODES_KEPT
 from reflex_core.robot.limits.safety_config import DEFAULT_MAX_CONSECUTIVE_CLAMPS
 from reflex_ros.outputs.streaming import StreamOutput
+from reflex_ros.sidecar.key_file import add_key, fresh_key
 
 
 @dataclass(frozen=True)
@@ -438,6 +440,30 @@ def streamed_rows_with_a_head(bench: Bench) -> Provocation:
         yield client
 
 
+def an_episode_of_another_server(bench: Bench) -> Provocation:
+    client = bench.serve("calm").client
+    yield client
+    act(client, episode_id="ep_1", previous_request_id="of-the-other", elapsed_rows=4.0)
+
+
+def more_episodes_than_are_remembered(bench: Bench) -> Provocation:
+    client = bench.serve("calm").client
+    yield client
+    for number in range(EPISODES_KEPT + 1):
+        act(client, episode_id=f"ep_{number}")
+
+
+def a_file_of_keys_that_changes(bench: Bench) -> Provocation:
+    path = bench.directory / "keys"
+    token, key = fresh_key(("act", "operate", "read"), "", 0.0, None, "")
+    add_key(path, key)
+    server = bench.serve("calm", keys_file=str(path))
+    client = Client(server.client.port, key=token)
+    yield client
+    add_key(path, fresh_key(("act",), "arm-2", 0.0, None, "")[1])
+    wait_for(lambda: figure(client, "reflex_file_reloads_total", file="keys", outcome="read"))
+
+
 PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_act_latency_seconds": an_answer,
     "reflex_onnx_load_time_seconds": a_load,
@@ -492,6 +518,9 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_a2c2_steps": streamed_rows_with_a_head,
     "reflex_server_up": a_load,
     "reflex_robot_info": a_load,
+    "reflex_episodes_moved": an_episode_of_another_server,
+    "reflex_states_forgotten": more_episodes_than_are_remembered,
+    "reflex_file_reloads": a_file_of_keys_that_changes,
     "reflex_records": a_record,
     "reflex_records_dropped": a_full_disk,
     "reflex_recorder_degraded": a_full_disk,
