@@ -23,10 +23,10 @@ from reflex_core.export.export import open_export
 from reflex_core.policy.flow_matching import network
 from reflex_core.policy.layouts import load_placed
 from reflex_core.policy.load import load_policy
-from reflex_core.policy.micro_batch import FEWEST_REQUESTS, sizes_up_to
+from reflex_core.policy.micro_batch import FEWEST_REQUESTS, Waiting, sizes_up_to
 from reflex_core.policy.onnx_policy import OnnxPolicy
 from reflex_core.policy.providers import CPU, LoadOptions, Placement
-from reflex_core.policy.sampler import Sampling
+from reflex_core.policy.sampler import PLAIN, Sampling
 
 ROBOTS = 8
 
@@ -151,6 +151,20 @@ def test_after_a_failure_none_is_batched_for_a_while() -> None:
     assert scene.reasons.alone_for["after_failure"] == 1
 
 
+def test_requests_of_a_failed_batch_run_alone_however_long_that_takes() -> None:
+    scene = Scene().verified()
+
+    def pass_time(_: Cancellation | None) -> None:
+        scene.now_ms += 2000.0
+
+    scene.during = pass_time
+    with scene.turns.turn():
+        waiting = [scene.ask(number) for number in (BAD, 1.0, 2.0)]
+    assert isinstance(waiting[0].result(), InferenceError)
+    assert [chunk_of(one.result()) for one in waiting[1:]] == [1.0, 2.0]
+    assert scene.made == [[BAD, 1.0], [BAD], [1.0], [2.0]]
+
+
 def test_a_cancelled_one_leaves_and_the_batch_goes_on() -> None:
     scene = Scene().verified()
     cancelled = Cancellation()
@@ -178,6 +192,10 @@ def test_who_was_cancelled_while_waiting_is_not_taken_along() -> None:
     assert [chunk_of(waiting[place].result()) for place in (0, 2)] == [0.0, 2.0]
     assert scene.made == [[0.0, 2.0]]
     assert not scene.batches._waiting
+    # one whose thread has not woken yet
+    late, first = (Waiting(arrays_of(1.0), noise_of(), PLAIN, cancelled, key="same") for _ in range(2))
+    scene.batches._waiting.append(late)
+    assert scene.batches._group(first) == [first]
 
 
 def test_a_batch_whose_requests_are_all_cancelled_is_terminated() -> None:
