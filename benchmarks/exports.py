@@ -50,6 +50,21 @@ def made_export(folder: Path, *, size: int = 224, run_work: int = 0) -> Measured
     return Measured(name, path, "franka")
 
 
+def batched_export(folder: Path, *, weights: int, tokens: int) -> Measured:
+    """A pi0-like monolithic export that runs any number of requests at once, 50x7, three cameras of 32 pixels.
+
+    weights, tokens: how many 384x384 matrices the tokens of one request go through.
+    """
+    sys.path.append(str(ROOT / "test" / "support"))
+    from exports import monolithic  # the tests are no package
+
+    path = folder / f"batched_{weights}x{tokens}"
+    monolithic("pi0", chunk=50, robot=True, spread=0.002, weights=weights, tokens=tokens, free_batch=True)(
+        path
+    )
+    return Measured(f"{weights} matrices, {tokens} token{'s' * (tokens > 1)}", path, "franka")
+
+
 def embedded() -> Measured:
     """The policy in models/: one prefix, ten denoise steps."""
     return Measured("embedded", embedded_policy(), "")

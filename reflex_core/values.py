@@ -161,7 +161,8 @@ class Request:
     server sent it, because its own policy failed; it is not sent back. traceparent, tracestate: the caller's span as W3C
     Trace Context writes it, checked by the interface; empty without one. caller: its id (robot/callers.py), bounded printable
     text; empty where the interface does not set it. history: where the earlier observations came from. wire: how the request
-    came: `ros`, or the name of a wire.
+    came: `ros`, or the name of a wire. useful_until_ns: when an answer is of no more use to its caller, as it stated (monotonic);
+    unlike `deadline_ns` nothing answers in its place then.
     """
 
     observation: Observation
@@ -181,6 +182,7 @@ class Request:
     caller: str = ""
     history: HistoryReport = NO_HISTORY
     wire: str = ROS
+    useful_until_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ class Inference:
     mode: onnx_cpu, onnx_gpu, onnx_trt_fp16, onnx_trt_fp32, remote, or cloud. adaptive_threshold: relative velocity change at which denoising
     stopped, 0.0 where it takes all steps. max_steps: denoise steps that a degraded service allowed. tokens_cut: how many
     tokens of the instruction did not fit the policy's window. masked_cameras: those that the policy reads and that gave
-    no image. stages_ms: named parts of the latency.
+    no image. stages_ms: named parts of the latency. batch_size: requests that shared the run of the network.
     """
 
     mode: str
@@ -221,6 +223,7 @@ class Inference:
     tokens_cut: int = 0
     masked_cameras: tuple[str, ...] = ()
     stages_ms: Mapping[str, float] = field(default_factory=lambda: NOTHING)
+    batch_size: int = 1
 
     def document(self) -> Document:
         """Return the block of replies, records, spans and messages."""
@@ -235,11 +238,12 @@ class Inference:
     def replay_document(self) -> Document:
         """Return what a trace adds, because a replay needs it; None: nothing to add."""
         threshold = self.adaptive_threshold if self.adaptive_enabled else None
-        return {"adaptive_threshold": threshold, "max_steps": self.max_steps}
+        batch = self.batch_size if self.batch_size > 1 else None
+        return {"adaptive_threshold": threshold, "max_steps": self.max_steps, "batch_size": batch}
 
     def not_run(self) -> Inference:
         """Return the same policy without an inference."""
-        return replace(self, denoise_steps=0, tokens_cut=0, stages_ms=NOTHING)
+        return replace(self, denoise_steps=0, tokens_cut=0, stages_ms=NOTHING, batch_size=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def build_shadow(
     if not choice.shadow:
         return None, None, None
     metrics = around.metrics
-    shadowed = replace(settings, export_dir=choice.shadow, auto_calibrate=False)
+    shadowed = replace(settings, export_dir=choice.shadow, auto_calibrate=False, max_batch=1)
     found = load(shadowed, metrics, around.connect_remote)
     opened.callback(found.close)
     policy = found.policy

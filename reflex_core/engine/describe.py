@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from reflex_core.engine.serving_state import PolicySlot, ServingState
@@ -44,6 +45,7 @@ def effective(loaded: ServingState) -> dict[str, Any]:
         "instruction_used": policy.contract.language is not None,
         "observation_steps": policy.contract.observation_steps,
         "batch": list(policy.contract.batch),
+        "batching": None if policy.batching is None else asdict(policy.batching),
         "notes": list(policy.notes),
         "not_checked": unchecked(loaded.embodiment),
         "wedges": list(loaded.wedges),

@@ -271,6 +271,7 @@ class Engine:
         tracestate: str = "",
         caller: str = "",
         wire: str = ROS,
+        useful_until_ns: int | None = None,
     ) -> Request:
         """Make a Request, with a new id where the caller gave none. `received_ns` is on the monotonic clock."""
         return Request(
@@ -286,6 +287,7 @@ class Engine:
             tracestate=tracestate,
             caller=caller,
             wire=wire,
+            useful_until_ns=useful_until_ns,
         )
 
     def description(self) -> dict[str, Any]:

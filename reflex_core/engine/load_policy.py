@@ -20,7 +20,7 @@ from reflex_core.engine.which_exports import is_address
 from reflex_core.errors import SettingError
 from reflex_core.export.export import Export, open_export
 from reflex_core.files.share import EMBEDDED, export_path
-from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
+from reflex_core.metrics.metrics import BatchFigures, CudaGraphMetrics, Metrics
 from reflex_core.policy.base import Policy, reads_state
 from reflex_core.policy.engine_cache import TensorRT
 from reflex_core.policy.load import load_policy
@@ -70,6 +70,10 @@ def _connected(settings: Settings, metrics: Metrics, connect: ConnectRemote | No
     """Return the policy that the server of `export_dir` runs."""
     if connect is None:
         raise SettingError(f"{settings.export_dir}: this program has no connection to other servers")
+    if settings.max_batch > 1:
+        raise SettingError(
+            f"{settings.export_dir}: --max-batch is its server's own setting: leave it out here"
+        )
     robot = require_robot(robot_of(settings))
     policy = load_remote(settings, robot, connect, metrics)
     _log_load(policy)
@@ -102,6 +106,8 @@ def _load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
         tensorrt=tensorrt_of(
             settings, lambda state: metrics.tensorrt_engines.labels(export.model_id, state).inc()
         ),
+        max_batch=settings.max_batch,
+        batch_metrics=BatchFigures(metrics, name, export.model_id),
     )
     report(0.5, "loading", f"the graphs of {export.model_version}")
     policy = load_policy(

@@ -68,7 +68,7 @@ class PolicySlot:
             actions = self.policy.predict(self.policy.canary(), seed).actions
             if not np.isfinite(actions).all():
                 raise InferenceError("warm-up: the model gave NaN or Inf for a plain grey image")
-        return notes
+        return (*notes, *self.policy.verify_batches())
 
     def document(self) -> dict[str, Any]:
         """Return the slot's state for display."""

@@ -17,9 +17,10 @@ class TensorInfo:
     dtype: type[np.generic]
     shape: tuple[int | None, ...]
 
-    def sized(self) -> tuple[int, ...]:
-        """Return the shape with every free dimension as 1: one robot, one request."""
-        return tuple(1 if size is None else size for size in self.shape)
+    def sized(self, rows: int = 1) -> tuple[int, ...]:
+        """Return the shape for so many requests: a free first dimension is `rows`, every other free one 1."""
+        first = tuple(rows if size is None else size for size in self.shape[:1])
+        return first + tuple(1 if size is None else size for size in self.shape[1:])
 
     def takes(self, shape: Sequence[int]) -> bool:
         """Return whether an array of this shape fits."""

@@ -22,6 +22,7 @@ from reflex_core.values import ROS
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 LOAD_BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32)
 CAPTURE_BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10)
 REPLAY_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 
@@ -296,6 +297,14 @@ class Metrics:
             "reflex_cuda_graph_replay_seconds", "Replaying a CUDA graph", ["embodiment", "session"],
             buckets=REPLAY_BUCKETS_S,
         )
+        self.batch_size = histogram(
+            "reflex_batch_size", "Requests in one run of the network, with micro-batching on", ["embodiment", "model_id"],
+            buckets=BATCH_BUCKETS,
+        )
+        self.batch_alone = counter(
+            "reflex_batch_alone_total", "Requests that micro-batching ran alone, batches it kept smaller and loads it is off for, by reason",
+            ["embodiment", "model_id", "reason"],
+        )
         self.server_up = gauge("reflex_server_up", "1 while a policy is ready")
         self.robot_info = gauge("reflex_robot_info", "1, with who this is", ["robot_id", "embodiment", "model_id"])
         # fmt: on
@@ -312,6 +321,22 @@ class Metrics:
     def exposition(self) -> bytes:
         """Return all metrics in the Prometheus text format."""
         return bytes(generate_latest(self.registry))
+
+
+class BatchFigures:
+    """What a policy with micro-batching reports, for one embodiment and model."""
+
+    def __init__(self, metrics: Metrics, embodiment: str, model_id: str) -> None:
+        self._size = metrics.batch_size.labels(embodiment, model_id)
+        self._alone, self._labels = metrics.batch_alone, (embodiment, model_id)
+
+    def ran(self, requests: int) -> None:
+        """Count a run of the network."""
+        self._size.observe(requests)
+
+    def alone(self, reason: str) -> None:
+        """Count what was not batched, and why."""
+        self._alone.labels(*self._labels, reason).inc()
 
 
 class CudaGraphMetrics:

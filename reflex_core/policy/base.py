@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reflex_core.export.export import Export
     from reflex_core.policy.capabilities import Capabilities
     from reflex_core.policy.inputs import Arrays
+    from reflex_core.policy.micro_batch import Batching
     from reflex_core.policy.prefix_cache import PrefixCache
 
 
@@ -53,6 +54,7 @@ class Prediction:
         masked_cameras: Cameras it reads and had no image from.
         unreached: Why the poses that it wants cannot be reached; then the actions stay where it could not go on.
         elsewhere: Of another server's chunk; None for one that was made here.
+        batch_size: Requests that shared the run of the network.
     """
 
     actions: Floats
@@ -64,6 +66,7 @@ class Prediction:
     masked_cameras: tuple[str, ...] = ()
     unreached: str = ""
     elsewhere: MadeElsewhere | None = None
+    batch_size: int = 1
 
 
 class Policy(Protocol):
@@ -117,6 +120,13 @@ class Policy(Protocol):
 
     def capture_graphs(self) -> tuple[str, ...]:
         """Capture the requested CUDA graphs, once, before serving; return notes for the log."""
+
+    @property
+    def batching(self) -> Batching | None:
+        """What micro-batching does (policy/micro_batch.py); None where requests run one at a time."""
+
+    def verify_batches(self) -> tuple[str, ...]:
+        """Compare batches with single runs, once, before serving; return notes for the log where batching is off."""
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:

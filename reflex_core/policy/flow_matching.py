@@ -93,13 +93,12 @@ def _fused(contract: Contract, session: Session) -> Sample:
 def _stepped(contract: Contract, session: Session) -> Sample:
     names = contract.flow_names
     state, time, output = names["x"], names["time"], names["velocity"]
-    shape = (1, contract.horizon, contract.width)
 
     def sample(
         arrays: Arrays, made: Tensors, noise: Floats, sampling: Sampling, cancellation: Cancellation | None
     ) -> tuple[Floats, int]:
         fed = feeds(contract, session, arrays, made)
-        step = session.repeated(fed, state, time, output, shape, cancellation)
+        step = session.repeated(fed, state, time, output, noise.shape, cancellation)
 
         def velocity(x: Floats, at: float) -> Floats:
             return step(x, fed_time(contract.flow, at))

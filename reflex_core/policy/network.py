@@ -17,7 +17,8 @@ from reflex_core.policy.session import Session, Tensor
 from reflex_core.values import Floats
 
 Tensors = dict[str, Tensor]
-# arrays, prefix, noise (draws, horizon, width) -> chunk (1, horizon, width) float32 and the steps taken
+# arrays with a row per request (one, where the graphs take no more), prefix, noise (draws * requests, horizon, width) in the order
+# of the draws -> chunks (requests, horizon, width) float32 and the steps taken
 Sample = Callable[[Arrays, Tensors, Floats, Sampling, Cancellation | None], tuple[Floats, int]]
 
 

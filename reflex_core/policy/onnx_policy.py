@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reflex_core.chunks.rtc import Rtc
 from reflex_core.concurrency.cancellation import Cancellation
@@ -19,8 +21,10 @@ from reflex_core.export.export import Export
 from reflex_core.export.flow import Adaptive
 from reflex_core.policy.adaptive import require_adaptive, require_stepped
 from reflex_core.policy.base import Prediction
+from reflex_core.policy.canary import canary
 from reflex_core.policy.constant_dimensions import Constants
 from reflex_core.policy.cuda_graph import capture
+from reflex_core.policy.input_faults import blamed_on_input
 from reflex_core.policy.inputs import (
     Arrays,
     blamed_on_earlier,
@@ -31,31 +35,35 @@ from reflex_core.policy.inputs import (
 )
 from reflex_core.policy.language import Language
 from reflex_core.policy.layouts import Layout, load_layout
+from reflex_core.policy.micro_batch import (
+    Batching,
+    MicroBatches,
+    Ran,
+    Waiting,
+    require_batches,
+    why_alone,
+)
 from reflex_core.policy.network import OpenNetwork
-from reflex_core.policy.prefix_cache import NOTHING_KEPT, PrefixCache, require_cache
-from reflex_core.policy.providers import LoadOptions, inference_mode
+from reflex_core.policy.prefix_cache import NOTHING_KEPT, PrefixCache, Seen, require_cache
+from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, inference_mode
 from reflex_core.policy.robot_rows import checked_state, ended, robot_rows
 from reflex_core.policy.sampler import PLAIN, Sampling, start_noise
 from reflex_core.policy.vlm_stack import LANGUAGE_MASK
 from reflex_core.robot.embodiment import Embodiment
-from reflex_core.values import Floats, Frame, Observation
-
-USUAL_SIDE = 224  # pixels of a picture for a graph that takes any size
-# what onnxruntime says of a token id beyond its table
-OUT_OF_TABLE = re.compile(r"idx=(\d+) must be within the inclusive range \[-\d+,(\d+)\]")
+from reflex_core.values import Floats, Observation
 
 
 class OnnxPolicy:
     """Inputs, prefix, network, units. Thread-safe: inputs are made in parallel, the graphs run one request at a time."""
 
     def __init__(
-        self, export: Export, layout: Layout, fitted: Binding, *, pass_constant_state: bool = False
+        self, export: Export, layout: Layout, fitted: Binding, options: LoadOptions = PLAIN_LOAD
     ) -> None:
         self.export = export
         self.contract = layout.contract
         self.kind, self.capabilities = layout.network.kind, layout.capabilities
         self.binding = fitted
-        self._constants = Constants(self.contract.state, fitted, passes=pass_constant_state)
+        self._constants = Constants(self.contract.state, fitted, passes=options.pass_constant_state)
         self.statistics_notes = fitted.statistics_notes + self._constants.notes
         self.notes = layout.notes + fitted.notes + self.statistics_notes
         self.providers = layout.sessions[0].providers
@@ -64,6 +72,10 @@ class OnnxPolicy:
         )
         self._layout = layout
         self._fifo_lock = FifoLock()
+        self._batches: MicroBatches | None = None
+        if options.max_batch > 1:
+            require_batches(layout, export.where, options.max_batch)
+            self._batches = MicroBatches(self._fifo_lock, self._ran, options.max_batch, options.batch_metrics)
         self._language: Language | None = None
         if self.contract.language is not None:
             slot = self.contract.language
@@ -99,36 +111,16 @@ class OnnxPolicy:
         except CancelledError:
             raise
         except InferenceError as error:
-            if why := self._blamed_on_input(error, arrays, cancellation):
+            works = partial(self._works, cancellation)
+            if why := blamed_on_input(error, arrays, self.contract, self._usual_tokens, works):
                 raise ObservationError(f"{why}: {error}", "input-not-taken") from error
             raise
 
-    def _blamed_on_input(
-        self, error: InferenceError, arrays: Arrays, cancellation: Cancellation | None
-    ) -> str:
-        """Return why the input made the network fail; "" where it is the network's own failure.
-
-        Only what a caller chooses and nothing else can check beforehand: tokens that the embedding lacks, and images of a
-        size that a graph for any size does not take after all, while it takes the usual one.
-        """
-        if self._lacks_token(error, arrays):
-            return "the instruction has a token that the network does not know"
-        for slot in self.contract.images:
-            size = arrays[slot.input].shape
-            usual = (slot.height or USUAL_SIDE, slot.width or USUAL_SIDE)
-            there = size[-3:-1] if slot.channels_last else size[-2:]
-            if (slot.height is None or slot.width is None) and there != usual and self._works(cancellation):
-                return f"the network takes no image of {there[1]}x{there[0]} from camera '{slot.camera}'"
-        return ""
-
-    def _lacks_token(self, error: InferenceError, arrays: Arrays) -> bool:
-        """Return True when onnxruntime misses one of these tokens in a table that has all of those of the canary."""
-        language, found = self.contract.language, OUT_OF_TABLE.search(str(error))
-        if found is None or language is None or self._language is None:
-            return False
-        missed, last = int(found[1]), int(found[2])
-        usual = self._language.tokens(self._language.prompt(self.canary().instruction)).ids
-        return missed in arrays[language.tokens] and int(usual.max()) <= last and last > 0
+    def _usual_tokens(self) -> NDArray[Any] | None:
+        """Return the token ids of the canary's instruction, None for a policy without language."""
+        if self._language is None:
+            return None
+        return self._language.tokens(self._language.prompt(self.canary().instruction)).ids
 
     def _works(self, cancellation: Cancellation | None) -> bool:
         """Return whether the network runs on its canary."""
@@ -153,26 +145,56 @@ class OnnxPolicy:
         """Run the inference itself. began: when `predict` was called, in seconds of perf_counter."""
         seen = None if cache is None or episode_id is None else cache.seen(observation, arrays)
         prepared = time.perf_counter()
-        with self._fifo_lock.turn(cancellation):
-            entered = time.perf_counter()
-            found = NOTHING_KEPT if cache is None or seen is None else cache.find(episode_id, seen)
-            prefix = found.prefix or self._layout.prefix(arrays, cancellation)
-            prefixed = time.perf_counter()
-            normalised, steps = self._layout.network.sample(arrays, prefix, noise, sampling, cancellation)
-            denoised = time.perf_counter()
-            # the network that made NaN of this observation must not run again
-            if cache is not None and seen is not None and not found.prefix and np.isfinite(normalised).all():
-                cache.keep(episode_id, seen, prefix)
+
+        def alone() -> Ran:
+            return self._ran(arrays, noise, sampling, cancellation, episode_id, cache, seen)
+
+        if self._batches is None:
+            with self._fifo_lock.turn(cancellation):
+                ran = alone()
+        else:
+            waiting = Waiting(arrays, noise, sampling, cancellation)
+            ran = self._batches.answer(waiting, alone, why_alone(sampling, cached=seen is not None))
         stages = {
             "preprocess_ms": (prepared - began) * 1e3,
-            "queue_ms": (entered - prepared) * 1e3,
-            "vlm_prefix_ms": (prefixed - entered) * 1e3,
-            "expert_denoise_ms": (denoised - prefixed) * 1e3,
+            "queue_ms": (ran.entered - prepared) * 1e3,
+            "vlm_prefix_ms": (ran.prefixed - ran.entered) * 1e3,
+            "expert_denoise_ms": (ran.denoised - ran.prefixed) * 1e3,
         }
         masked = masked_cameras(self.contract.images, observation.frames, self.binding.cameras)
-        rows, unreached = self._rows(normalised, observation.state)
+        rows, unreached = self._rows(ran.normalised, observation.state)
         actions = self._at_the_ends(rows, observation.state)
-        return Prediction(actions, steps, tokens_cut, stages, normalised, found, masked, unreached)
+        return Prediction(
+            actions, ran.steps, tokens_cut, stages, ran.normalised, ran.cache, masked, unreached, batch_size=ran.batch,
+        )  # fmt: skip
+
+    def _ran(
+        self, arrays: Arrays, noise: Floats, sampling: Sampling, cancellation: Cancellation | None,
+        episode_id: str | None = None, cache: PrefixCache | None = None, seen: Seen | None = None,
+    ) -> Ran:  # fmt: skip
+        """Run the graphs; the caller has the turn."""
+        entered = time.perf_counter()
+        found = NOTHING_KEPT if cache is None or seen is None else cache.find(episode_id, seen)
+        prefix = found.prefix or self._layout.prefix(arrays, cancellation)
+        prefixed = time.perf_counter()
+        normalised, steps = self._layout.network.sample(arrays, prefix, noise, sampling, cancellation)
+        denoised = time.perf_counter()
+        # the network that made NaN of this observation must not run again
+        if cache is not None and seen is not None and not found.prefix and np.isfinite(normalised).all():
+            cache.keep(episode_id, seen, prefix)
+        return Ran(normalised, steps, entered, prefixed, denoised, found)
+
+    @property
+    def batching(self) -> Batching | None:
+        """What micro-batching does; None where it was not asked for."""
+        return None if self._batches is None else self._batches.state
+
+    def verify_batches(self) -> tuple[str, ...]:
+        """Compare batches with single runs, once, before serving; return notes for the log where they are not the same."""
+        if self._batches is None:
+            return ()
+        with self._fifo_lock.turn(None):
+            return self._batches.verify(self._trial_inputs)
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:
@@ -199,15 +221,31 @@ class OnnxPolicy:
 
     def trial(self, number: int) -> Floats:
         """Return the network's chunk for one of two inputs that differ in every pixel, word, joint and in the noise."""
-        plain = self.canary()
-        frames = {
-            name: replace(frame, data=np.full_like(frame.data, 127 - 80 * number))
-            for name, frame in plain.frames.items()
-        }
-        state = None if plain.state is None else (plain.state + np.float32(0.1 * number)).astype(np.float32)
-        arrays, _ = self.arrays(Observation(frames, state, "stop" if number else plain.instruction))
-        noise = start_noise(number, self.noise_shape)
+        arrays, noise = self._trial_inputs(number)
         return self._layout.network.sample(arrays, self._layout.prefix(arrays, None), noise, PLAIN, None)[0]
+
+    def _trial_inputs(self, number: int) -> tuple[Arrays, Floats]:
+        """Return arrays and noise that differ from those of other numbers in every pixel, joint and in the noise.
+
+        Every second one has another instruction, every third one lacks cameras that may be lacking.
+        """
+        plain = self.canary()
+        required = (slot.camera for slot in self.contract.images if slot.required and slot.camera)
+        always = {*list(plain.frames)[:1], *(self.binding.cameras.get(name, name) for name in required)}
+        frames = {
+            name: replace(frame, data=np.full_like(frame.data, (127 - 80 * number) % 256))
+            for name, frame in plain.frames.items()
+            if number % 3 < 2 or name in always
+        }
+        state, known = plain.state, self.binding.state_statistics
+        if state is not None:
+            # within what it was trained on: far from it networks saturate, and all answers are alike
+            spread = (
+                known.scale if known is not None and known.dim == len(state) else np.full(len(state), 0.4)
+            )
+            state = (state + 0.25 * (number % 4) * spread).astype(np.float32)
+        words = "stop" if number % 2 else plain.instruction
+        return self.arrays(Observation(frames, state, words))[0], start_noise(number, self.noise_shape)
 
     def adaptive(self, threshold: float = 0.0, *, fresh: bool = True) -> Adaptive:
         """Return when its denoise loop may stop, for `Sampling`; threshold 0 takes the export's own.
@@ -284,7 +322,8 @@ class OnnxPolicy:
         if self.binding.tool is None:
             return self
         own = self.binding.as_trained()
-        return OnnxPolicy(self.export, self._layout, own, pass_constant_state=self._constants.passes)
+        options = LoadOptions(pass_constant_state=self._constants.passes)
+        return OnnxPolicy(self.export, self._layout, own, options)
 
     def arrays(self, observation: Observation) -> tuple[Arrays, int]:
         """Return every graph input made from the observation, and how many instruction tokens were cut."""
@@ -337,20 +376,7 @@ class OnnxPolicy:
 
     def canary(self) -> Observation:
         """Return an observation with every shape as in service, for warm-up and probes."""
-        frames = {}
-        for slot in self.contract.images:
-            if slot.camera is None:
-                continue
-            height, width = slot.height or USUAL_SIDE, slot.width or USUAL_SIDE
-            pixels = np.full((height, width, 3), 127, dtype=np.uint8)
-            frames[self.binding.cameras.get(slot.camera, slot.camera)] = Frame(pixels, "rgb8", height, width)
-        dim = self.binding.state_dim or (self.contract.state.width if self.contract.state else 0)
-        if self.binding.tool is not None and self.binding.embodiment is not None:
-            return Observation(frames, self.binding.embodiment.usual_position(), "warm up")
-        statistics = self.binding.state_statistics
-        centred = statistics is not None and statistics.dim == dim
-        state = statistics.shift.astype(np.float32) if statistics and centred else np.zeros(dim, np.float32)
-        return Observation(frames, state if dim else None, "warm up")
+        return canary(self.contract, self.binding)
 
 
 def load_graphs(
@@ -367,4 +393,4 @@ def load_graphs(
     fitted = bind(export, layout.contract, embodiment, joint_names)
     if options.chunk_size:
         fitted = replace(fitted, horizon=min(fitted.horizon, options.chunk_size))
-    return OnnxPolicy(export, layout, fitted, pass_constant_state=options.pass_constant_state)
+    return OnnxPolicy(export, layout, fitted, options)

@@ -36,6 +36,16 @@ class GraphMetrics(Protocol):
     def capture_failed(self, session: str, reason: str) -> None: ...
 
 
+class BatchMetrics(Protocol):
+    """Where micro-batching reports (policy/micro_batch.py)."""
+
+    def ran(self, requests: int) -> None:
+        """Count a run of the network for so many requests."""
+
+    def alone(self, reason: str) -> None:
+        """Count why a request, or the rest of a batch, ran alone; `over_tolerance`: why a whole load does."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
     """How an export is loaded, beyond device and threads; the defaults are the export's own values.
@@ -43,6 +53,7 @@ class LoadOptions:
     providers: onnxruntime's names, best first, or cpu, cuda, tensorrt; they win over the device.
     variant: a key of `variants` in reflex_config.json. denoise_steps, chunk_size: 0 as configured.
     pass_constant_state: take states off what was constant in training, instead of refusing them.
+    max_batch: requests in one run of the graphs at most.
     """
 
     providers: tuple[str, ...] = ()
@@ -54,6 +65,8 @@ class LoadOptions:
     chunk_size: int = 0
     pass_constant_state: bool = False
     tensorrt: TensorRT = PLAIN_TENSORRT
+    max_batch: int = 1
+    batch_metrics: BatchMetrics | None = None
 
 
 PLAIN_LOAD = LoadOptions()

@@ -251,6 +251,15 @@ class RemotePolicy:
         return ()
 
     @property
+    def batching(self) -> None:
+        """Nothing: requests are sent one by one, and its server may batch them."""
+        return None
+
+    def verify_batches(self) -> tuple[str, ...]:
+        """Return no notes: there is nothing to verify."""
+        return ()
+
+    @property
     def noise_shape(self) -> tuple[int, int, int]:
         """No draws: the noise is made there."""
         return (0, self.contract.horizon, self.contract.width)

@@ -149,7 +149,7 @@ class EagerSession:
         """See Session."""
         if self.device == "cpu":
             return self._repeated_on_host(fixed, state, time, output, shape, cancellation)
-        clock_shape = self.inputs[time].sized()
+        clock_shape = self.inputs[time].sized(shape[0])
         # older versions of onnxruntime do not hold on to what is bound
         bound = {
             **fixed,
@@ -181,7 +181,7 @@ class EagerSession:
         bound = {
             **fixed,
             state: HostTensor(np.empty(shape, self.inputs[state].dtype)),
-            time: HostTensor(np.empty(clock.sized(), clock.dtype)),
+            time: HostTensor(np.empty(clock.sized(shape[0]), clock.dtype)),
         }
         made = {output: HostTensor(np.empty(shape, self.outputs[output].dtype))}
         binding, options = self.bound(bound, made), _run_options()

@@ -27,16 +27,17 @@ def table_network(
     for key in ("x", "time"):
         require_input(export, contract, last, key)
     require_output(export, contract, last, "velocity")
-    names, shape = contract.flow_names, (1, contract.horizon, contract.width)
+    names, draws = contract.flow_names, 1 + table.noisy_steps
 
     def sample(
         arrays: Arrays, made: Tensors, noise: Floats, sampling: Sampling, cancellation: Cancellation | None
     ) -> tuple[Floats, int]:
         fed = feeds(contract, last, arrays, made)
+        shape = (len(noise) // draws, *noise.shape[1:])
         step = last.repeated(fed, names["x"], names["time"], names["velocity"], shape, cancellation)
         return sampled(step, noise, table, sampling, contract.action_dim)
 
-    return Network(kind, contract, sample, 1 + table.noisy_steps, table_capabilities(kind, table))
+    return Network(kind, contract, sample, draws, table_capabilities(kind, table))
 
 
 def table_capabilities(kind: str, table: SamplerTable) -> Capabilities:
@@ -62,21 +63,23 @@ def _why_not_early(policy: str, table: SamplerTable) -> str:
 def sampled(
     network: Velocity, noise: Floats, table: SamplerTable, sampling: Sampling, width: int | None = None
 ) -> tuple[Floats, int]:
-    """Return (1, horizon, width) actions in the policy's units, and the steps taken.
+    """Return (requests, horizon, width) actions in the policy's units, and the steps taken.
 
     With `sampling.adaptive` the loop is left at the estimate of the step after which the estimates stand still: what a
     schedule without noise would jump to (Song et al., Denoising Diffusion Implicit Models, 2010.02502, equation 12 with
     sigma 0). `sampling.steps` and `sampling.guidance` do not apply.
 
     Args:
-        network: (actions, time) -> the network's output, both (1, horizon, width) float32.
-        noise: (1 + noisy steps, horizon, width) float32: the start, then what the steps add, in order.
+        network: (actions, time) -> the network's output, both (requests, horizon, width) float32.
+        noise: ((1 + noisy steps) * requests, horizon, width) float32: the start of each request, then what the steps add,
+            in order.
         table: The schedule.
         sampling: Of this request.
         width: Columns that are actions; padding does not decide when to stop.
     """
-    start = x = noise[:1]
-    fresh = (noise[index : index + 1] for index in range(1, len(noise)))
+    requests = len(noise) // (1 + table.noisy_steps)
+    start = x = noise[:requests]
+    fresh = (noise[index : index + requests] for index in range(requests, len(noise), requests))
     changes: list[float] = []
     before: Floats | None = None
     for number, row in enumerate(table.rows, start=1):

@@ -41,7 +41,7 @@ def vlm_stack(
         tokens = next(iter(words.values())).numpy() * root
         state = (arrays["state"] @ weight.T + bias)[:, None]
         embeds = np.concatenate([pixels, tokens, state], axis=1)
-        seen = np.ones((1, embeds.shape[1]), dtype=bool)
+        seen = np.ones(embeds.shape[:2], dtype=bool)
         seen[:, pixels.shape[1] : -1] = arrays[LANGUAGE_MASK]
         feeds = {"inputs_embeds": prefill.tensor("inputs_embeds", embeds)}
         feeds["attention_mask"] = prefill.tensor("attention_mask", seen)

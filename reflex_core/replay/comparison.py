@@ -138,7 +138,8 @@ class CacheDiff:
 class RequestDiff:
     """One replayed request. error: why there is nothing to compare; then it has failed in every mode.
 
-    A mode that was not requested is None. steps: denoise steps recorded and replayed.
+    A mode that was not requested is None. steps: denoise steps recorded and replayed. batch_size: requests that shared the
+    recorded run of the network; the replayed one is always of one.
     """
 
     seq: int
@@ -148,6 +149,7 @@ class RequestDiff:
     latency: LatencyDiff | None = None
     cache: CacheDiff | None = None
     steps: tuple[int, int] | None = None
+    batch_size: int = 1
 
     def passed(self, mode: str) -> bool:
         """Return whether the diff of that mode was made and passed."""

@@ -135,6 +135,8 @@ def tally_document(tally: Tally, plan: Plan) -> dict[str, Any]:
         "n_shape_mismatch": tally.shape_mismatches,
         "n_other_steps": tally.other_steps,
         "max_abs_diff": _plain(tally.max_abs),
+        "n_batched": tally.batched,
+        "max_abs_diff_batched": _plain(tally.max_abs_batched),
         "min_cosine": _plain(tally.min_cosine),
         "max_abs_diff_per_joint": {name: _plain(value) for name, value in tally.joints.items()},
         "latency": tally.latency(plan.tolerances.latency_pct),

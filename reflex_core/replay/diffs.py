@@ -26,7 +26,8 @@ from reflex_core.values import Floats
 
 def diff(record: Recorded, replayed: Replayed, modes: Sequence[str], tolerances: Tolerances) -> RequestDiff:
     """Compare in the given modes. Actions are those before the guard, which is no part of a replay."""
-    made = RequestDiff(record.seq, record.slot, steps=(record.denoise_steps, replayed.denoise_steps))
+    steps = record.denoise_steps, replayed.denoise_steps
+    made = RequestDiff(record.seq, record.slot, steps=steps, batch_size=record.batch_size)
     if ACTIONS in modes:
         names = record.names or replayed.names
         made = replace(made, actions=actions_diff(record.raw_actions, replayed.actions, names, tolerances))

@@ -81,6 +81,10 @@ class Tally:
         self.diffed = self.raised = self.shape_mismatches = self.other_steps = 0
         self.passed = dict.fromkeys(MODES, 0)
         self.max_abs: float | None = None
+        self.batched = 0
+        self.max_abs_batched: float | None = (
+            None  # of those that shared a run of the network when they were recorded
+        )
         self.min_cosine: float | None = None
         self.joints: dict[str, float] = {}
         self._latencies = Sample()
@@ -108,6 +112,9 @@ class Tally:
             self.shape_mismatches += 1
             return
         self.max_abs = max(actions.max_abs, self.max_abs or 0.0)
+        if made.batch_size > 1:
+            self.batched += 1
+            self.max_abs_batched = max(actions.max_abs, self.max_abs_batched or 0.0)
         self.min_cosine = min(actions.cosine, 1.0 if self.min_cosine is None else self.min_cosine)
         for joint in actions.joints:
             self.joints[joint.name] = max(joint.max_abs, self.joints.get(joint.name, 0.0))

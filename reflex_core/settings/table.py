@@ -98,6 +98,10 @@ class Settings:
     intra_op_threads: int = _policy(
         0, "Threads of one onnxruntime operator; 0: one per physical core.", minimum=0, maximum=256
     )
+    max_batch: int = _policy(
+        1, "Requests that wait anyway are run as one batch of at most so many; 1: one at a time. Needs graphs with a dynamic batch"
+        " axis, and as many --http-threads.", minimum=1, maximum=32,
+    )
     variant: str = _policy("", "Variant of the export to load, by its name in `variants` of reflex_config.json.", metavar="NAME")
     denoise_steps: int = _policy(0, "Denoise steps; 0: the export's. Only for loops outside the graph.", minimum=0, maximum=1000)
     chunk_size: int = _policy(0, "Rows of a chunk; 0: the export's. Only for graphs with a dynamic number of rows.", minimum=0, maximum=1000)
@@ -252,7 +256,7 @@ class Settings:
     tls_key: str = _http("", "File of that certificate's private key (PEM, without a password).", path=True)
     insecure: bool = _http(False, "Allow other addresses than loopback without an API key.")
     http_threads: int = _http(
-        4, "Threads that decode and serve HTTP requests; inference itself runs one at a time.", minimum=1, maximum=64
+        4, "Threads that decode and serve HTTP requests; inference itself runs one at a time, or in batches of --max-batch.", minimum=1, maximum=64
     )
     max_concurrent: int = _http(0, "Concurrent requests on /act; more get 429. 0: no limit of its own.", minimum=0, maximum=10_000)
     max_waiting_per_robot: int = _http(

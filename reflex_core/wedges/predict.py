@@ -106,6 +106,7 @@ class Predict:
             tokens_cut=prediction.tokens_cut,
             masked_cameras=prediction.masked_cameras,
             stages_ms=prediction.stages_ms,
+            batch_size=prediction.batch_size,
         )
         rtc = RtcReport(reason=found.why) if found.why else NOT_GUIDED
         if guidance is not None:

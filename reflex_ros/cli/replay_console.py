@@ -108,6 +108,8 @@ def _tally_lines(tally: Tally, plan: Plan, indent: str) -> Iterator[str]:
         yield f"{indent}{mode}: {tally.passed[mode]}/{tally.diffed} pass ({limits[mode]})"
         if mode == ACTIONS and tally.max_abs is not None:
             yield f"{indent}actions at worst: cos={tally.min_cosine:.6f} max_abs={tally.max_abs:.2e}{_worst(tally)}"
+        if mode == ACTIONS and tally.max_abs_batched is not None:
+            yield f"{indent}recorded in a batch, replayed alone: {tally.batched}, at worst max_abs={tally.max_abs_batched:.2e}"
         if mode == LATENCY:
             yield from _median_lines(tally, tolerances, indent)
     if tally.raised:

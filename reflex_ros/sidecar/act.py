@@ -49,6 +49,7 @@ class Call:
 
     received_ns: on the monotonic clock. peer: the address it came from; session: of its connection, where the wire has one.
     routed_by: its session header, by which a balancer selected this server; of a connection, `session` has it already.
+    useful_until_ns: when its client has no more use for an answer, monotonic; None where it does not say.
     reserved: a `robot_id` that it may not bring: the robot's of this process. packed: its Content-Encoding. most_bytes: of
     the body, unpacked. forwarded: sent by another server because its own policy failed. parent: the caller's span.
     options: of the URL's query. robot_id: that its key is for, "" for a key of no robot.
@@ -65,6 +66,7 @@ class Call:
     options: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     robot_id: str = ""
     routed_by: str = ""
+    useful_until_ns: int | None = None
 
 
 def cameras_of(loaded: ServingState) -> tuple[str, ...]:
@@ -202,6 +204,7 @@ def _request(engine: Engine, wire: Wire, decoded: DecodedRequest, call: Call) ->
         tracestate=call.parent.tracestate,
         caller=caller_from(_robot_id(decoded, call), call.session, episode_id, call.peer),
         wire=decoded.wire or wire.name,
+        useful_until_ns=call.useful_until_ns,
     )
 
 

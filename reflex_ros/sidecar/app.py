@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -129,6 +130,13 @@ def make_app(
 
 
 async def _threads(app: web.Application) -> AsyncIterator[None]:
+    settings = app[ENGINE].settings
+    if settings.max_batch > settings.http_threads:
+        log.warning(
+            "max_batch is %d, but http_threads is %d: so many requests are at the policy at a time, and no batch is larger; raise"
+            " http_threads",
+            settings.max_batch, settings.http_threads,
+        )  # fmt: skip
     app[WORKERS] = WorkerThreads(app[ENGINE].settings.http_threads, "reflex-act")
     app[CLERK] = WorkerThreads(1, "reflex-clerk")  # /metrics does not queue behind inference
     app[ASSIGNER] = ThreadPoolExecutor(1, "reflex-assign")  # it waits for the node: no stop queues behind it
@@ -250,6 +258,7 @@ async def _act(
                 options=dict(request.query),
                 robot_id=access.robot_id,
                 routed_by=session,
+                useful_until_ns=None if deadline_s == math.inf else int(deadline_s * 1e9),
             )
             line, wire = line_of(request, access), _wire(request)
             made = await in_turn(request.app, room, line, deadline_s, answer, engine, wire, room, call)

@@ -13,6 +13,7 @@ from benchmarks import (
     bag_cost,
     camera_to_chunk,
     hot_path,
+    micro_batch,
     record_cost,
     stream_cost,
     swap,
@@ -42,6 +43,16 @@ def test_act_overhead_compares_every_case_with_the_bare_session(tmp_path: Path) 
         assert row["cpu ratio"] >= 0
     assert {row["clients"] for row in document["fairness"]} == {2}
     assert document["health"]["asked"] > 0
+
+
+def test_micro_batch_compares_each_server_with_single_runs(tmp_path: Path) -> None:
+    output = tmp_path / "batch.json"
+    arguments = ["--blocks", "1", "--seconds", "0.3", "--matrices", "20", "--output", str(output)]
+    assert micro_batch.main(arguments) == 0
+    rows = results(output, "micro_batch")["rows"]
+    assert [row["server"] for row in rows] == ["batched", "single", "null"] * 2
+    assert all(row["requests/s"] > 0 and row["failed"] == 0 for row in rows)
+    assert {row["mean batch"] for row in rows if row["server"] != "batched"} == {1.0}
 
 
 def test_camera_to_chunk_receives_from_the_real_node(tmp_path: Path) -> None:

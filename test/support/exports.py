@@ -25,11 +25,13 @@ from graphs import (
     WIDTH,
     Graph,
     burning,
+    computing,
     delayed,
     embedded,
     failing,
     folded,
     loop,
+    mixing,
     pooled,
     targeted,
     velocity,
@@ -84,17 +86,22 @@ def monolithic(
     load_work: int = 0,
     failure: str = "",
     burn: int = 0,
+    free_batch: bool = False,
+    mix: float = 0.0,
+    weights: int = 0,
+    tokens: int = 1,
     joints: Sequence[str] = PANDA_JOINTS,
     mean: list[float] | None = None,
     **more: Any,
 ) -> Export:
     """SmolVLA, pi0 or pi0.5 as one graph with the loop fused in. `robot` makes it fit the franka preset, or other joints.
 
-    more: fields of its config.
+    free_batch: it runs any number of requests at once; mix: which then share their chunks a little. weights, tokens: products
+    of so many tokens of each request with matrices of weights. more: fields of its config.
     """
 
     def make(path: Path) -> None:
-        graph = Graph()
+        graph = Graph(free_batch=free_batch)
         sequence, mask, length = embedded(graph, CAMERAS[family], size)
         parts = [(pooled(graph, sequence, mask, length), FEATURES)]
         state = graph.input("state", FLOAT, [1, WIDTH]) if family != "pi05" else ""
@@ -103,6 +110,7 @@ def monolithic(
         noise = graph.input("noise", FLOAT, [1, chunk, WIDTH])
         actions = loop(graph, noise, targeted(graph, parts, WIDTH))
         actions = folded(graph, delayed(graph, actions, run_work), load_work)
+        actions = computing(graph, mixing(graph, actions, mix), weights, tokens)
         actions = burning(graph, actions, state, burn)
         graph.output(failing(graph, actions, state, failure), "actions", FLOAT, [1, chunk, WIDTH])
         config: dict[str, Any] = {"action_dim": WIDTH, "max_state_dim": WIDTH}
@@ -130,13 +138,18 @@ def monolithic(
 
 
 def decomposed(
-    *, per_step: bool = False, takes_state: bool = False, size: int = 32, chunk: int = 10
+    *,
+    per_step: bool = False,
+    takes_state: bool = False,
+    size: int = 32,
+    chunk: int = 10,
+    free_batch: bool = False,
 ) -> Export:
     """pi0.5 in two graphs that share per-layer keys and values; the expert is a whole loop or one step."""
     layers, dim = 2, 7
 
     def make(path: Path) -> None:
-        prefix = Graph(seed=1)
+        prefix = Graph(seed=1, free_batch=free_batch)
         sequence, mask, length = embedded(prefix, CAMERAS["pi05"], size)
         names = [f"past_{kind}_{layer}" for layer in range(layers) for kind in "kv"]
         for name in names:
@@ -144,7 +157,7 @@ def decomposed(
             prefix.output(prefix.shaped(block, 1, 1, length, FEATURES), name, FLOAT, [1, 1, length, FEATURES])
         prefix.output(mask, "prefix_pad_masks", BOOL, [1, length])
 
-        expert = Graph(seed=2)
+        expert = Graph(seed=2, free_batch=free_batch)
         pasts = [expert.input(name, FLOAT, [1, 1, length, FEATURES]) for name in names]
         mask = expert.input("prefix_pad_masks", BOOL, [1, length])
         parts = [
@@ -343,6 +356,13 @@ EXPORTS: Mapping[str, Export] = {
     "mono_smolvla": monolithic("smolvla"),
     "mono_pi0": monolithic("pi0"),
     "mono_pi05": monolithic("pi05"),
+    # any number of requests in one run: weights-bound, rows that influence each other, and one that fails
+    "batched": monolithic("pi0", chunk=50, robot=True, spread=0.002, weights=8, free_batch=True),
+    "batched_mixing": monolithic("pi0", robot=True, free_batch=True, mix=0.01),
+    "batched_nan": monolithic("pi0", robot=True, failure="nan", free_batch=True),
+    "batched_raise": monolithic("pi0", robot=True, failure="raise", free_batch=True),
+    "batched_burning": monolithic("pi0", robot=True, burn=5000, free_batch=True),
+    "batched_per_step": decomposed(per_step=True, takes_state=True, free_batch=True),
     "decomposed": decomposed(),
     "decomposed_per_step": decomposed(per_step=True),
     "decomposed_state": decomposed(takes_state=True),

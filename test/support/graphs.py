@@ -19,9 +19,13 @@ VOCABULARY = 32
 
 
 class Graph:
-    """A graph under construction; every method returns the name of a tensor."""
+    """A graph under construction; every method returns the name of a tensor.
 
-    def __init__(self, seed: int = 7) -> None:
+    free_batch: the first axis of every input and output, 1 otherwise, may be any.
+    """
+
+    def __init__(self, seed: int = 7, *, free_batch: bool = False) -> None:
+        self.free_batch = free_batch
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -29,12 +33,15 @@ class Graph:
         self._random = np.random.default_rng(seed)
 
     def input(self, name: str, kind: int, shape: list[int | str]) -> str:
-        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        self._inputs.append(helper.make_tensor_value_info(name, kind, self._rows(shape)))
         return name
 
     def output(self, tensor: str, name: str, kind: int, shape: list[int | str]) -> None:
         self._nodes.append(helper.make_node("Identity", [tensor], [name]))
-        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+        self._outputs.append(helper.make_tensor_value_info(name, kind, self._rows(shape)))
+
+    def _rows(self, shape: list[int | str]) -> list[int | str]:
+        return ["batch", *shape[1:]] if self.free_batch else shape
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
         name = f"constant_{len(self._constants)}"
@@ -53,7 +60,8 @@ class Graph:
         return self.op("Cast", tensor, to=kind)
 
     def shaped(self, tensor: str, *shape: int) -> str:
-        return self.op("Reshape", tensor, self.constant(shape, np.int64))
+        kept = (0, *shape[1:]) if self.free_batch and shape else shape
+        return self.op("Reshape", tensor, self.constant(kept, np.int64))
 
     def mean(self, tensor: str, *axes: int) -> str:
         return self.op("ReduceMean", tensor, self.constant(axes, np.int64), keepdims=0)
@@ -141,6 +149,8 @@ def failing(graph: Graph, tensor: str, state: str, failure: str) -> str:
     if not failure:
         return tensor
     first = graph.op("Slice", state, *(graph.constant([bound], np.int64) for bound in (0, 1, 1)))
+    if graph.free_batch:
+        first = graph.shaped(first, 1, 1, 1)
     if failure == "raise":
         row = graph.to(graph.op("Greater", first, graph.constant(2.0)), INT64)
         return graph.op("Add", tensor, graph.op("Gather", graph.constant([0.0]), row))
@@ -149,11 +159,37 @@ def failing(graph: Graph, tensor: str, state: str, failure: str) -> str:
     return graph.op("Add", tensor, nothing)
 
 
+def mixing(graph: Graph, tensor: str, share: float) -> str:
+    """The tensor, moved towards the mean of its batch by a share; alone it stays as it is."""
+    if not share:
+        return tensor
+    mean = graph.op("ReduceMean", tensor, graph.constant([0], np.int64), keepdims=1)
+    towards = graph.op("Mul", graph.op("Sub", mean, tensor), graph.constant(share))
+    return graph.op("Add", tensor, towards)
+
+
+def computing(graph: Graph, tensor: str, products: int, tokens: int = 1, size: int = 384) -> str:
+    """The tensor unchanged, after that many products of each request's tokens with size x size weights, each its own.
+
+    With one token the weights decide how long it takes, with many the arithmetic.
+    """
+    if not products:
+        return tensor
+    most = graph.op("ReduceMax", tensor, graph.constant([1, 2], np.int64), keepdims=1)
+    wide = graph.op("Mul", most, graph.constant(np.ones((tokens, size))))
+    for _ in range(products):
+        wide = graph.op("Tanh", graph.op("MatMul", wide, graph.weights(size, size)))
+    least = graph.op("ReduceMin", wide, graph.constant([1, 2], np.int64), keepdims=1)
+    return graph.op("Add", tensor, graph.op("Mul", least, graph.constant(0.0)))
+
+
 def burning(graph: Graph, tensor: str, state: str, products: int, size: int = 384) -> str:
     """The tensor unchanged; once the first state exceeds 2, after that many size x size matrix products."""
     if not products:
         return tensor
     first = graph.op("Slice", state, *(graph.constant([bound], np.int64) for bound in (0, 1, 1)))
+    if graph.free_batch:
+        first = graph.op("ReduceMax", first, keepdims=0)
     above = graph.to(graph.op("Greater", first, graph.constant(2.0)), INT64)
     count = graph.shaped(graph.op("Mul", above, graph.constant(products, np.int64)))
     block = graph.op("Add", graph.constant(np.eye(size)), graph.op("ReduceMax", tensor, keepdims=0))

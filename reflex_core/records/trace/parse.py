@@ -65,7 +65,7 @@ class Recorded:
 
     actions, raw_actions: (num_actions, action_dim) float32, bit for bit; raw_actions are those before the guard.
     seed: the start noise was drawn from it. total_ms: 0.0 for a request that failed. document: all that was written.
-    history: the observations before it, oldest first.
+    history: the observations before it, oldest first. batch_size: requests that shared the run of the network.
     """
 
     seq: int
@@ -94,6 +94,7 @@ class Recorded:
     error: Failure | None
     document: Mapping[str, Any]
     history: tuple[RecordedObservation, ...] = ()
+    batch_size: int = 1
 
 
 def check_version(document: Mapping[str, Any], where: str) -> None:
@@ -147,6 +148,7 @@ def recorded(document: Mapping[str, Any], where: str) -> Recorded:
         error=Failure(str(error.get("slug")), str(error.get("message"))) if error else None,
         document=document,
         history=_history(request, where),
+        batch_size=_whole(read, "batch_size") or 1,
     )
 
 

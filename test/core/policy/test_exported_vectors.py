@@ -26,6 +26,10 @@ from reflex_core.engine.engine import Engine
 from reflex_core.export.export import open_export
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
+from reflex_core.policy.micro_batch import TOLERANCE, Waiting
+from reflex_core.policy.onnx_policy import OnnxPolicy
+from reflex_core.policy.providers import LoadOptions
+from reflex_core.policy.sampler import PLAIN
 from reflex_core.settings.table import settings_from
 from reflex_core.values import Floats, Frame, Observation
 from reflex_ros.sidecar.server import Sidecar
@@ -104,6 +108,23 @@ def test_a_served_policy_gives_lerobots_own_actions(name: str, export: Callable[
     assert np.ptp(wanted, axis=0).max() > 100 * LIMIT
     found = difference(policy_of(export(name)), name)
     assert found <= LIMIT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_them_is_each_its_single_run(name: str, export: Callable[[str], Path]) -> None:
+    """A deterministic policy, and two with a table of steps, one of which draws noise in each step."""
+    path = export(name)
+    batched = load_policy(open_export(path), None, "cpu", 1, (), LoadOptions(max_batch=4))
+    assert isinstance(batched, OnnxPolicy)
+    assert batched._batches is not None
+    batched.verify_batches()
+    rows = [batched._trial_inputs(number) for number in range(4)]
+    single = [batched._ran(*row, PLAIN, None).normalised for row in rows]
+    together = batched._batches._together([Waiting(*row, PLAIN) for row in rows], None)
+    assert together.normalised.shape == (4, *single[0].shape[1:])
+    for number, one in enumerate(single):
+        np.testing.assert_allclose(together.normalised[number], one[0], rtol=0, atol=TOLERANCE)
+    assert len({one.tobytes() for one in single}) == 4
 
 
 def described_otherwise(folder: Path, out: Path, change: Change) -> Policy:

@@ -17,7 +17,7 @@ from asking import ALWAYS_MISSED, BEYOND, act, families, figure, miss_the_object
 from broken_jpegs import MENDED
 from controller_bench import Bench as ControllerBench
 from figures import value_of
-from http_client import Background, Client, busy, in_flight, jpeg, text, wait_for
+from http_client import Background, Client, at_the_policy, busy, in_flight, jpeg, text, wait_for
 from openpi_double import OpenpiDouble, rows_of, towards
 from prometheus_client.parser import text_string_to_metric_families
 from recordings import tiny_disk
@@ -454,6 +454,19 @@ def streamed_rows_with_a_head(bench: Bench) -> Provocation:
         yield client
 
 
+def two_robots_at_once(bench: Bench) -> Provocation:
+    server = bench.serve("batched_raise", max_batch=2)
+    yield server.client
+    with busy(server.engine):
+        waiting = [
+            Background(lambda state=state: act(server.client, state))  # type: ignore[misc]
+            for state in (REACH_HOME, BEYOND)
+        ]
+        wait_for(lambda: at_the_policy(server.engine) == 2)
+    for one in waiting:
+        one.result()
+
+
 def an_episode_of_another_server(bench: Bench) -> Provocation:
     client = bench.serve("calm").client
     yield client
@@ -533,6 +546,8 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_a2c2_steps": streamed_rows_with_a_head,
     "reflex_server_up": a_load,
     "reflex_robot_info": a_load,
+    "reflex_batch_size": two_robots_at_once,
+    "reflex_batch_alone": two_robots_at_once,
     "reflex_episodes_moved": an_episode_of_another_server,
     "reflex_states_forgotten": more_episodes_than_are_remembered,
     "reflex_file_reloads": a_file_of_keys_that_changes,
