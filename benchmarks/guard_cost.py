@@ -2,6 +2,7 @@
 """What the guard adds to a request: chunks of 50 x 7, Franka limits, clean and dirty.
 
 With and without acceleration, with a tool's speed, turning, box and a plane, and with those and the distances of eight pairs of bodies.
+Then the processor time of a chunk that breaks nothing: without an episode, in one that begins, and in one that goes on.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from reflex_core.wedges.guard import Guard
 
 HORIZON = 50
 DT_S = 0.05
+CALLS = 100  # per measurement of processor time: one call alone is near the resolution of the clock
 
 
 def chunks(middle: Floats) -> dict[str, Floats]:
@@ -73,6 +75,47 @@ def calls_of(limits: Limits, mode: str) -> dict[str, Callable[[], object]]:
         return once
 
     return {name: call(actions) for name, actions in chunks(middle).items()}
+
+
+def clean_calls(limits: Limits) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
+    """A call of a guard and the same without one, by what is known of the robot, for a chunk that breaks nothing."""
+    middle = ((limits.position_min + limits.position_max) / 2).astype(np.float32)
+    actions, observation = chunks(middle)["clean"], Observation({}, middle, "reach")
+    chunk = ActionChunk(actions, limits.names, DT_S)
+    served = Served(chunk, actions, "request", None, 0, "prod", "model", Inference("onnx_cpu", 10, 10))
+    numbers = itertools.count()
+
+    def pair(episode: Callable[[], str | None]) -> tuple[Callable[[], object], Callable[[], object]]:
+        guard = Guard(limits, np.arange(limits.dim), Metrics(), "franka", CLIP, 0)
+
+        def request() -> Request:
+            return Request(observation, time.monotonic_ns(), "request", episode())
+
+        return lambda: guard(request(), lambda _: served), request
+
+    return {
+        "no episode": pair(lambda: None),
+        "a new episode": pair(lambda: f"episode-{next(numbers)}"),
+        "in an episode": pair(lambda: "episode"),
+    }
+
+
+def clean_rows(limits: Limits, rounds: int) -> list[dict[str, object]]:
+    """Processor time of the guard alone, medians of `rounds` measurements in turns."""
+    calls = clean_calls(limits)
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, (guarded, bare) in calls.items():
+            found[name].append(cpu_us(guarded) - cpu_us(bare))
+    return [{"clean chunk": name, "CPU us": percentiles(values)[0]} for name, values in found.items()]
+
+
+def cpu_us(call: Callable[[], object]) -> float:
+    """Processor time of this thread for one call, the mean of CALLS."""
+    began = time.thread_time_ns()
+    for _ in range(CALLS):
+        call()
+    return (time.thread_time_ns() - began) / CALLS / 1e3
 
 
 def with_tool(limits: Limits, *, bodies: bool) -> Limits:
@@ -124,7 +167,9 @@ def _measured(options: argparse.Namespace) -> int:
                 p50, p99 = percentiles(values)
                 rows.append({"chunk": name, "checked": checked, "mode": mode, "p50 us": p50, "p99 us": p99})
     print(table(rows))
-    finish("guard_cost", {"repeats": options.repeats, "rows": rows}, options.output)
+    clean = clean_rows(full, max(1, options.repeats // 50))
+    print(f"\n{table(clean)}")
+    finish("guard_cost", {"repeats": options.repeats, "rows": rows, "clean": clean}, options.output)
     return 0
 
 

@@ -10,6 +10,7 @@ rows that takes the limit all along ends at the limit, and a joint that turns th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -314,22 +315,36 @@ def continuous(h: Doubles, secants: Doubles, first: Doubles) -> Doubles:
 
     h: (n - 1,) seconds; secants: (n - 1, d). The matrix is tridiagonal and the same for every column: Thomas algorithm.
     """
-    count = len(h)
-    velocities = np.zeros((count + 1, secants.shape[1]))
-    velocities[0] = first
     per_s = (1.0 / h).tolist()
     slopes = 3.0 * secants / h[:, None]
-    right = slopes[:-1] + slopes[1:]
     upper = 0.0
+    pivots: list[float] = []
     factors: list[float] = []
-    for i in range(1, count):
-        pivot = 2.0 * (per_s[i - 1] + per_s[i]) - per_s[i - 1] * upper
-        upper = per_s[i] / pivot
+    for before, after in pairwise(per_s):
+        pivots.append(2.0 * (before + after) - before * upper)
+        upper = after / pivots[-1]
         factors.append(upper)
-        velocities[i] = (right[i - 1] - per_s[i - 1] * velocities[i - 1]) / pivot
-    for i in range(count - 1, 0, -1):
-        velocities[i] -= factors[i - 1] * velocities[i + 1]
+    velocities = np.zeros((len(h) + 1, secants.shape[1]))
+    velocities[0] = first
+    # a row of a few joints costs numpy more than its numbers cost Python; the operations and their bits are the same
+    columns = zip(velocities[0].tolist(), (slopes[:-1] + slopes[1:]).T.tolist(), strict=True)
+    solved = [_solved(right, begin, per_s, pivots, factors) for begin, right in columns]
+    velocities[1:-1] = np.array(solved).T.reshape(len(factors), len(solved))
     return velocities
+
+
+def _solved(
+    right: list[float], begin: float, per_s: list[float], pivots: list[float], factors: list[float]
+) -> list[float]:
+    """Return (n - 2,) of one column between its first and its last velocity: forwards, and back from the end, where it is 0."""
+    value, found = begin, []
+    for wanted, before, pivot in zip(right, per_s, pivots, strict=False):
+        value = (wanted - before * value) / pivot
+        found.append(value)
+    after = 0.0
+    for row in range(len(found) - 1, -1, -1):
+        after = found[row] = found[row] - factors[row] * after
+    return found
 
 
 def monotone(secants: Doubles, first: Doubles) -> Doubles:

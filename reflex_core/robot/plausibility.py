@@ -46,7 +46,9 @@ class StateRange:
 
         state: (state_dim,), may be shorter than the columns known here. names: of its columns, where known.
         """
-        values = [float(value) for value in state]
+        values = state.tolist() if isinstance(state, np.ndarray) else [float(value) for value in state]
+        if self._inside(values):
+            return ""
         for column, value in enumerate(values):
             if not math.isfinite(value):
                 return f"{self._called(column, names)} reads {value}, which is not finite"
@@ -56,6 +58,17 @@ class StateRange:
             ((self._beyond(index, values), index) for index in range(len(self.columns))), default=(0.0, 0)
         )
         return self._sentence(index, values[self.columns[index]]) if beyond > 0.0 else ""
+
+    def _inside(self, values: Sequence[float]) -> bool:
+        """Return True only where no reading is outside any range: what nearly all states are. False decides nothing."""
+        count = len(values)
+        for value in values:
+            if not -LARGEST <= value <= LARGEST:  # nor is a NaN
+                return False
+        for column, low, high in zip(self.columns, self.low, self.high, strict=True):
+            if column < count and not low <= values[column] <= high:
+                return False
+        return True
 
     def _beyond(self, index: int, values: Sequence[float]) -> float:
         """Return how far a joint's reading is outside the plausible range, in margins; 0 or less: it is inside."""

@@ -217,7 +217,7 @@ class Guard:
                 f"the limits are for {', '.join(self.limits.names)}, the chunk has {', '.join(chunk.names)}"
             )
         known = self._known.motion(request, len(actions), chunk.dt_s, row)
-        if bad := int((~np.isfinite(actions)).sum()):
+        if bad := actions.size - int(np.count_nonzero(np.isfinite(actions))):
             self._log(
                 logging.ERROR, NON_FINITE, "%s: %d NaN or Inf values for request %r: holding", NON_FINITE, bad, request.request_id
             )  # fmt: skip

@@ -23,6 +23,7 @@ from reflex_ros.console import logs, startup_banner
 from reflex_ros.console.ros_args import ROS_ARGS, split_ros_args
 from reflex_ros.console.stop_signals import stop_on_signals
 from reflex_ros.console.terminal import watched
+from reflex_ros.freed_memory import keep_freed_memory
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.preflight import require_interface, require_sound
 from reflex_ros.settings_sources import Given, given
@@ -70,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
             require_sound(settings)
     except ReflexError as error:
         return _refuse(error, REFUSED)
+    if not keep_freed_memory():
+        log.debug("memory is freed as the environment or the C library says")
     if over_ros:
         return _serve_ros(found)
     why = "--no-ros" if no_ros else "rclpy cannot be imported here"

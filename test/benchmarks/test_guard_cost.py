@@ -15,3 +15,8 @@ def test_guard_cost_measures_every_kind_of_chunk(tmp_path: Path) -> None:
     document = json.loads(output.read_text())
     assert document["benchmark"] == "guard_cost"
     assert len({(row["chunk"], row["checked"], row["mode"]) for row in document["rows"]}) == 5 * 4 * 2
+    assert [row["clean chunk"] for row in document["clean"]] == [
+        "no episode",
+        "a new episode",
+        "in an episode",
+    ]

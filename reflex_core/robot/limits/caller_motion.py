@@ -84,7 +84,7 @@ class CallerMotion:
         measured: Floats = (
             state[columns] if unmeasured is None else np.where(unmeasured, np.float32(0.0), state[columns])
         )
-        return measured if np.isfinite(measured).all() and not self._plausible.problem(state) else None
+        return None if self._plausible.problem(state) else measured  # what is not finite is a problem
 
     def hold(self, request: Request, dt_s: float) -> Hold | None:
         """Return the caller's hold, None where there is no position to hold at. dt_s: of its rows, 0: one row.
@@ -127,13 +127,18 @@ class CallerMotion:
 
     def remember(self, request: Request, chunk: ActionChunk, known: Motion) -> None:
         """Store a chunk that is about to be executed. known: what `motion` returned for it."""
+        owner = None if request.observation.stamp_ns else _owner(request)
+        if owner is None and not request.observation.stamp_ns:
+            return  # nothing tells whose command it would be
         rows = np.empty((len(chunk.actions) + 1, chunk.actions.shape[1]), np.float32)
-        rows[0], rows[1:] = chunk.actions[0], chunk.actions
-        if known.start is not None:
-            rows[0] = np.minimum(np.maximum(rows[0], known.start.low), known.start.high)
+        rows[1:] = chunk.actions
+        if known.start is None:
+            rows[0] = chunk.actions[0]
+        else:
+            rows[0] = np.minimum(np.maximum(chunk.actions[0], known.start.low), known.start.high)
         issued = Commanded(rows, chunk.dt_s, moment_of(request), request.episode_id, self._rates)
         if not request.observation.stamp_ns:
-            self._history.remember(_owner(request), issued)
+            self._history.remember(owner, issued)
             return
         row, now = 0, rows[0].astype(np.float64)
         if known.splice is not None:

@@ -96,6 +96,7 @@ class Check:
         step, bend = np.fmin(step, np.inf), np.fmin(bend, np.inf)  # infinite per 0 s is no number: no limit
         self._step, self._bend = step + rounding, bend + 2.0 * rounding
         self._most = np.maximum(step - rounding, 1e-12)
+        self._least = -self._most
         self._none = np.zeros(limits.dim, np.bool_)
         self._within = Within(self._low, self._high, self._step, self._bend)
         self._joints = tuple(
@@ -145,13 +146,13 @@ class Check:
             return False
         if start is None:
             step = actions[1] - actions[0]
-            origin = actions[0] - np.minimum(np.maximum(step, -self._most), self._most)
+            origin = actions[0] - np.minimum(np.maximum(step, self._least), self._most)
             return self._within(actions, origin, None)
         low, high = start.low, start.high
-        if (high + self._most < self._low).any() or (low - self._most > self._high).any():
-            return False
+        if np.count_nonzero((high < self._low) | (low > self._high)):
+            return False  # perhaps out of reach
         step = actions[1] - actions[0] if start.step is None else start.step
-        origin = actions[0] - np.minimum(np.maximum(step, -self._most), self._most)
+        origin = actions[0] - np.minimum(np.maximum(step, self._least), self._most)
         return self._within(actions, np.minimum(np.maximum(origin, low), high), start.step)
 
     def _in_range(self, actions: Floats, found: _Found) -> Floats:

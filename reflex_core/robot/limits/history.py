@@ -63,8 +63,8 @@ class Commanded:
             np.minimum(np.maximum(seconds / self.dt_s, 0.0), last) if self.dt_s > 0 else last + 0 * seconds
         )
         index = np.minimum(place.astype(np.intp), last - 1)
-        before = self.rows[index].astype(np.float64)
-        between: Doubles = before + (self.rows[index + 1] - before) * (place - index)[:, None]
+        before = self.rows.take(index, axis=0).astype(np.float64)
+        between: Doubles = before + (self.rows.take(index + 1, axis=0) - before) * (place - index)[:, None]
         if self.rates is not None:
             between[self.over(seconds)[:, None] & self.rates] = 0.0
         return between

@@ -97,34 +97,37 @@ def motion(
     if issued is None:
         assert where is not None
         return _at_rest(where, live, known=moment.stamp_ns != 0)
-    # one period before time zero, time zero, the last two elapsed rows, and where a trailing arm may still be
+    # one period before time zero, the last two elapsed rows, time zero, and where a trailing arm may still be
     joined = present = live * dt_s
     if tracking is not None:  # its first row is no further from the command of this very moment than one step
         elapsed = (now_ns - moment.zero_ns) * 1e-9
         joined = present = min(max(elapsed, joined), joined + dt_s)
         if live == 0:  # the clock of the sensor may be ahead of the robot's
             present = min(elapsed, joined)
-    seconds = [since - dt_s, since, since + joined - dt_s, since + joined]
+    seconds = [since - dt_s, since + joined - dt_s, since + joined, since]
     near = [-TRACKING_S, -TRACKING_S / 2]
     if tracking is not None:  # the sensor's clock may be behind as well
         near += [TRACKING_S / 2, TRACKING_S]
-    places = issued.at(np.array([*seconds, *(since + each for each in near)]))
-    trusted, commanded_now = None, issued.at(np.array([since + present]))[0]
+    seconds += [since + each for each in near]
+    found = issued.at(
+        np.array([*seconds, since + present])
+    )  # all at once: each call costs a dozen of numpy's
+    places, commanded_now, trusted = found[: len(seconds)], found[-1], None
     if present < joined:
-        places[3] = _in_reach(places[3], commanded_now, joined - present, limits)
+        places[2] = _in_reach(places[2], commanded_now, joined - present, limits)
     if where is not None:
         margin = limits.velocity_max * dt_s if dt_s > 0.0 else np.full(limits.dim, np.inf)
         if tracking is not None:
             margin = np.fmax(np.where(np.isfinite(margin), margin, 0.0), tracking)
         elif not same_episode:
             margin = np.where(np.isfinite(margin), margin, 0.0)
-        recent = places[[1, *range(4, len(places))]]
+        recent = places[3:]
         if seen is newest:
             recent = issued.at(since + present - TRACKING_S * np.array([0.0, 0.5, 1.0]))
         trusted = following(recent, where, margin, limits)
         # any other joint starts from where it is, and it may not move
-        places = np.where(trusted, places, where)
-    before, command, previous, end = places[:4]
+        places = np.where(trusted, places[:4], where)
+    before, previous, end, command = places[:4]
     start = Start(command, command, command - before)
     if where is not None:
         start = Start(np.minimum(command, where), np.maximum(command, where), command - before)
@@ -145,7 +148,8 @@ def following(recent: Doubles, where: Doubles, margin: Doubles, limits: Limits) 
 
     What is unmeasured is taken to be followed.
     """
-    near: Mask = (where >= recent.min(axis=0) - margin) & (where <= recent.max(axis=0) + margin)
+    least, most = np.minimum.reduce(recent), np.maximum.reduce(recent)
+    near: Mask = (where >= least - margin) & (where <= most + margin)
     near = near | limits.gripper
     return near if limits.unmeasured is None else near | limits.unmeasured
 
