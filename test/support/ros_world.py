@@ -54,7 +54,8 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
         if found:
             return found
         threading.Event().wait(0.005)
-    faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)  # an executor that waits or has ended is seen in it
+    # an executor that waits or has ended is seen in it
+    faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
     raise AssertionError(f"never happened: {what}")
 
 
