@@ -112,7 +112,7 @@ class LastGood:
                 self._good.put(key, replace(good, continued=Continued(request.request_id, row)))
 
     def begins(self, episode_id: str, robot: str = "") -> None:
-        """Drop the answers of an earlier episode of the same name; robot: whose, "" for anybody's."""
+        """Drop the answers of an earlier episode of the same name; robot: whose, "" for any."""
         with self._lock:
             for key in [key for key in self._good if key.episode_id == episode_id and not key.anonymous]:
                 if robot in ("", key.robot):

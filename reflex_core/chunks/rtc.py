@@ -261,7 +261,7 @@ class Rtc:
     def forget(self, episode_id: str | None, robot: str = "") -> None:
         """Drop the newest chunk of an episode, which is not executed: nothing guides the next one, nor does its delay count.
 
-        robot: whose episode, "" for anybody's.
+        robot: whose episode, "" for any.
         """
         with self._lock:
             for key, episode in self._episodes.items():

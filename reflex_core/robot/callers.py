@@ -76,7 +76,7 @@ def episode_key(request: Request) -> str | None:
 
 
 def is_episode(key: str, episode_id: str | None, robot: str = "") -> bool:
-    """Return whether a key is of an episode with this id: of this outside robot's, or, where none is named, of anybody's."""
+    """Return whether a key is of an episode with this id: of this outside robot's, or, where none is named, of any."""
     if episode_id is None:
         return False
     if robot:

@@ -113,7 +113,7 @@ class Deadline:
         self._good.forget(episode_id or "")
 
     def begins(self, episode_id: str | None, robot: str = "") -> None:
-        """Drop the chunks of an earlier episode of the same name; robot: whose, "" for anybody's."""
+        """Drop the chunks of an earlier episode of the same name; robot: whose, "" for any."""
         self._good.begins(episode_id or "", robot)
 
     @property

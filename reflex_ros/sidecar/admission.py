@@ -102,7 +102,8 @@ def line_of(request: web.BaseRequest, access: Access) -> Line:
         return Line(f"robot:{access.robot_id}", known=True)
     session = request.headers.get(SESSION_HEADER, "")
     if session and usable_id(session):
-        return Line(f"session:{session}", known=True)
+        sender = f"key:{access.key_id}" if access.key_id else f"peer:{request.remote}"
+        return Line(f"session:{session}", known=True, sender=sender)
     return Line(f"peer:{request.remote}")
 
 
