@@ -240,17 +240,17 @@ def test_a_robot_with_a_key_is_served_beside_a_flood_of_sessions(
         add_key(tmp_path / "keys.jsonl", entry)
     server = serve("mono_pi0_7", keys_file=str(tmp_path / "keys.jsonl"))
 
-    def asked(robot: str, **headers: str) -> Answer:
+    def answered_to(robot: str, **headers: str) -> Answer:
         body = json.dumps(good()).encode()
         return server.client.ask("POST", "/act", body, X_Reflex_Key=keys[robot][0], **headers)
 
     with busy(server.engine):
         flood = []
         for number in range(8):
-            flood.append(Background(lambda number=number: asked("", X_Session_Id=f"made-up-{number}")))
+            flood.append(Background(lambda number=number: answered_to("", X_Session_Id=f"made-up-{number}")))
             wait_for(lambda number=number: server.sidecar.waiting == number + 1)
-        assert asked("", X_Session_Id="one-more").status == 503
-        robot = Background(lambda: asked("arm-1"))
+        assert answered_to("", X_Session_Id="one-more").status == 503
+        robot = Background(lambda: answered_to("arm-1"))
         wait_for(lambda: any(request.done for request in flood))  # one makes room
     assert robot.result().status == 200
     assert sorted(request.result().status for request in flood) == [200] * 7 + [503]

@@ -144,14 +144,14 @@ def test_an_episode_that_a_robot_begins_anew_is_its_own(
         add_key(tmp_path / "keys.jsonl", entry)
     server = demo(serve, keys_file=str(tmp_path / "keys.jsonl"))
 
-    def asked(**more: Any) -> Any:
+    def answered_to(**more: Any) -> Any:
         body = json.dumps(good(state=AT_REST, episode_id="shared-1", **more)).encode()
         return server.client.ask("POST", "/act", body, X_Reflex_Key=keys["arm-1"][0]).json
 
-    first = asked()
+    first = answered_to()
     with connected(
         server, "/v1/realtime/robot/openpi", X_Reflex_Key=keys[robot][0], X_Session_Id="shared"
     ) as socket:
         socket.receive()
         socket.infer({"endpoint": "reset"})  # which begins the episode shared-1 of this robot
-    assert (asked(elapsed_rows=1.0)["rtc_previous"] == first["request_id"]) is guided
+    assert (answered_to(elapsed_rows=1.0)["rtc_previous"] == first["request_id"]) is guided
