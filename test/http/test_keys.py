@@ -117,6 +117,19 @@ def test_the_file_is_made_for_its_owner_alone_and_keeps_comments(keys_file: Path
     assert read_keys(keys_file) == (second,)
 
 
+def test_a_server_that_reads_by_its_group_still_can_after_a_change(keys_file: Path) -> None:
+    """As with a file of root and the server's group, mode 0640: else it keeps the earlier keys, revoked ones too."""
+    made(keys_file, ACT)
+    groups = {os.getegid() + 1} if os.geteuid() == 0 else set(os.getgroups())
+    group = max(groups - {os.getegid()}, default=os.getegid())
+    os.chown(keys_file, -1, group)
+    keys_file.chmod(0o640)
+    made(keys_file, READ)
+    revoke_key(keys_file, read_keys(keys_file)[0].id)
+    found = keys_file.stat()
+    assert (found.st_gid, found.st_mode & 0o777) == (group, 0o640)
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
