@@ -154,10 +154,12 @@ def _reason(text: str) -> str:
 
 
 def _status(_: argparse.Namespace) -> tuple[Work, Callable[[Sequence[Result[Any]]], list[str]]]:
-    return lambda server, access: _said(server, access, "GET", "/status", None, "word", str), status_lines
+    return lambda server, access: _confirmed(
+        server, access, "GET", "/status", None, "word", str
+    ), status_lines
 
 
-def _said(
+def _confirmed(
     server: Server,
     access: Access,
     method: str,
@@ -182,7 +184,7 @@ def _change(
     change: Mapping[str, Any], reason: str
 ) -> tuple[Work, Callable[[Sequence[Result[Any]]], list[str]]]:
     body = {**change, "reason": reason} if reason else dict(change)
-    return lambda server, access: _said(
+    return lambda server, access: _confirmed(
         server, access, "POST", "/policies", body, "split", (int, float)
     ), after_change
 
@@ -192,7 +194,7 @@ def _stop(_: argparse.Namespace) -> tuple[Work, Callable[[Sequence[Result[Any]]]
         return [f"{one.server.name}  {'NOT STOPPED' if one.failure else 'stopped'}" for one in results]
 
     def work(server: Server, access: Access) -> Any:
-        found = _said(server, access, "POST", "/stop", {}, "stopped", bool)
+        found = _confirmed(server, access, "POST", "/stop", {}, "stopped", bool)
         if not found["stopped"]:
             raise FleetError("/stop was answered 200 with 'stopped': false")
         return found

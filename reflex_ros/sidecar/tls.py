@@ -90,7 +90,7 @@ def use(context: ssl.SSLContext, certificate: Certificate) -> None:
 def _load(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
     """Load a pair into a context from the bytes that were read once.
 
-    Its files may be replaced between the check and the use, and a context whose certificate has another key serves nobody.
+    Its files may be replaced between the check and the use, and a context whose certificate has another key serves no client.
     """
     with _file_of(cert) as cert_path, _file_of(key) as key_path:
         context.load_cert_chain(cert_path, key_path, password=_no_password)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import statistics
 import threading
 from collections.abc import Awaitable, Callable
@@ -448,3 +449,17 @@ def test_clients_get_the_refusals_with_what_was_measured(serve: Serve) -> None:
     text = server.client.get("/metrics").body.decode()
     for slug in ("robot_queue_full", "deadline-unreachable"):
         assert f'reflex_act_errors_total{{slug="{slug}"}} 1.0' in text
+
+
+def test_two_deadlines_are_none(serve: Serve) -> None:
+    """A proxy may have added the second: neither is believed."""
+    server, body = serve("mono_pi0_7"), json.dumps(good()).encode()
+    head = [
+        "POST /act HTTP/1.1", "Host: x", "Connection: close", f"Content-Length: {len(body)}",
+        "X-Reflex-Deadline-Ms: 5000", "X-Reflex-Deadline-Ms: nan",
+    ]  # fmt: skip
+    with socket.create_connection(("127.0.0.1", server.sidecar.port), timeout=PATIENCE_S) as client:
+        client.sendall("\r\n".join([*head, "", ""]).encode() + body)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b'"bad-deadline"' in answer
