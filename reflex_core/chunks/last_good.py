@@ -111,8 +111,15 @@ class LastGood:
             if key is not None and self._good.get(key) is good:
                 self._good.put(key, replace(good, continued=Continued(request.request_id, row)))
 
+    def begins(self, episode_id: str, robot: str = "") -> None:
+        """Drop the answers of an earlier episode of the same name; robot: whose, "" for any."""
+        with self._lock:
+            for key in [key for key in self._good if key.episode_id == episode_id and not key.anonymous]:
+                if robot in ("", key.robot):
+                    self._good.pop(key)
+
     def forget(self, episode_id: str) -> None:
-        """Drop the answers of an episode: the robot did not execute the last one."""
+        """Drop the answers of an episode of this process's robot, which did not execute the last one."""
         with self._lock:
             self._good.pop(Key("", episode_id, stamped=True))
 

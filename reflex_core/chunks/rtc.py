@@ -258,11 +258,14 @@ class Rtc:
                 rows = executed_rows(previous.own, executed, previous.raw, self._binding, previous.base)
                 episode.previous = replace(previous, rows=rows, executed=executed)
 
-    def forget(self, episode_id: str | None) -> None:
-        """Drop the newest chunk of an episode, which is not executed: nothing guides the next one, nor does its delay count."""
+    def forget(self, episode_id: str | None, robot: str = "") -> None:
+        """Drop the newest chunk of an episode, which is not executed: nothing guides the next one, nor does its delay count.
+
+        robot: whose episode, "" for any.
+        """
         with self._lock:
             for key, episode in self._episodes.items():
-                if is_episode(key, episode_id) and episode.previous is not None:
+                if is_episode(key, episode_id, robot) and episode.previous is not None:
                     episode.previous = None
                     episode.delays.pop()
 

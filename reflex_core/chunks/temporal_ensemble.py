@@ -174,10 +174,10 @@ class TemporalEnsemble:
                 continued = Continued(request.request_id, begins)
                 self._episodes.put(episode_key(request) or "", replace(kept, continued=continued))
 
-    def forget(self, episode_id: str | None) -> None:
-        """Drop the mean of an episode that begins anew, or whose newest chunk is not executed."""
+    def forget(self, episode_id: str | None, robot: str = "") -> None:
+        """Drop the mean of an episode that begins anew, or whose newest chunk is not executed; robot: whose, "" for any."""
         with self._lock:
-            for key in [key for key in self._episodes if is_episode(key, episode_id)]:
+            for key in [key for key in self._episodes if is_episode(key, episode_id, robot)]:
                 self._episodes.pop(key)
 
 

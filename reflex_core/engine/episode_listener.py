@@ -24,13 +24,14 @@ class EpisodeListener:
     """One part's interest in episodes; what it does not care about is ignored.
 
     Attributes:
-        begins: An episode begins, perhaps under the name of an earlier one: nothing of that is carried over.
+        begins: An episode begins, perhaps under the name of an earlier one: nothing of that is carried over. With the outside
+            robot whose episode it is; without one, the episodes of that name are meant whosever they are.
         executed: The newest chunk was handed to the robot, which goes on at that row.
         corrected: The chunk of that request is executed otherwise than it was answered: by these rows, (horizon, action_dim).
         not_executed: The robot does not follow the newest chunk: it was stopped, or the chunk came too late.
     """
 
-    begins: Callable[[str | None], None] = _ignore
+    begins: Callable[[str | None, str], None] = _ignore
     executed: Callable[[str | None, int], None] = _ignore
     not_executed: Callable[[str | None], None] = _ignore
     corrected: Callable[[str | None, str, Floats], None] = _ignore
@@ -46,7 +47,7 @@ def of_guard(guard: Guard) -> EpisodeListener:
 
 def of_deadline(deadline: Deadline) -> EpisodeListener:
     """Notify the deadline which last good chunk is void."""
-    return EpisodeListener(begins=deadline.forget, not_executed=deadline.forget)
+    return EpisodeListener(begins=deadline.begins, not_executed=deadline.forget)
 
 
 def of_slot(

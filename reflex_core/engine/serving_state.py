@@ -205,10 +205,13 @@ class ServingState:
         for listener in self.episode_listeners:
             listener.not_executed(episode_id)
 
-    def begins(self, episode_id: str | None) -> None:
-        """Begin an episode, perhaps under the name of an earlier one, of which nothing is carried over."""
+    def begins(self, episode_id: str | None, robot: str = "") -> None:
+        """Begin an episode, perhaps under the name of an earlier one, of which nothing is carried over.
+
+        robot: the outside robot whose episode it is; "": episodes of that name begin anew whosever they are.
+        """
         for listener in self.episode_listeners:
-            listener.begins(episode_id)
+            listener.begins(episode_id, robot)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,18 +15,22 @@ from reflex_core.files.json_fields import read_object
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Write or replace a file, with the mode it had (0644 for a new one); a link is replaced, what it points at is not.
+    """Write or replace a file, with the mode and owner it had (0644 for a new one); a link is replaced, what it points at is not.
 
-    Raises ConfigurationError where that cannot be done; the file is then as it was.
+    Raises ConfigurationError where that cannot be done, also where another user's file cannot stay theirs; it is then as it was.
     """
     try:
-        mode = path.stat().st_mode if path.exists() else 0o644
+        before = path.stat() if path.exists() else None
+        mode = 0o644 if before is None else before.st_mode
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             try:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
                 made = Path(file.name)
+                own = os.fstat(file.fileno())
+                if before is not None and (before.st_uid, before.st_gid) != (own.st_uid, own.st_gid):
+                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
                 made.chmod(mode)
                 made.replace(path)
             except BaseException:

@@ -169,10 +169,10 @@ class PrefixCache:
             while total > self._most_bytes:
                 total -= self._kept.pop_oldest()[1].size_bytes
 
-    def forget(self, episode_id: str | None) -> None:
-        """Drop the prefix of an episode that begins anew."""
+    def forget(self, episode_id: str | None, robot: str = "") -> None:
+        """Drop the prefix of an episode that begins anew; robot: whose, "" for any."""
         with self._lock:
-            for key in [key for key in self._kept if is_episode(key, episode_id)]:
+            for key in [key for key in self._kept if is_episode(key, episode_id, robot)]:
                 self._kept.pop(key)
 
 

@@ -75,9 +75,13 @@ def episode_key(request: Request) -> str | None:
     )
 
 
-def is_episode(key: str, episode_id: str | None) -> bool:
-    """Return whether a key is of an episode with this id, whichever robot's."""
-    return episode_id is not None and (key == episode_id or key.endswith(f"{_BETWEEN}{episode_id}"))
+def is_episode(key: str, episode_id: str | None, robot: str = "") -> bool:
+    """Return whether a key is of an episode with this id: of this outside robot's, or, where none is named, of any."""
+    if episode_id is None:
+        return False
+    if robot:
+        return key == f"{robot}{_BETWEEN}{episode_id}"
+    return key == episode_id or key.endswith(f"{_BETWEEN}{episode_id}")
 
 
 def robot_of(request: Request) -> str:

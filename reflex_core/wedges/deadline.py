@@ -112,6 +112,10 @@ class Deadline:
         """Drop the newest chunk of an episode that the robot does not follow: it is no fallback for the next one."""
         self._good.forget(episode_id or "")
 
+    def begins(self, episode_id: str | None, robot: str = "") -> None:
+        """Drop the chunks of an earlier episode of the same name; robot: whose, "" for any."""
+        self._good.begins(episode_id or "", robot)
+
     @property
     def busy(self) -> int:
         """How many inferences run now, including those without a waiting caller."""

@@ -87,10 +87,10 @@ class ObservationHistory:
             self._keep(episode, request)
             return len(episode.recent.values)
 
-    def forget(self, episode_id: str | None) -> None:
-        """Drop what is kept of an episode that begins anew."""
+    def forget(self, episode_id: str | None, robot: str = "") -> None:
+        """Drop what is kept of an episode that begins anew; robot: whose, "" for any."""
         with self._lock:
-            for key in [key for key in self._episodes if key[1] == episode_id]:
+            for key in [key for key in self._episodes if key[1] == episode_id and robot in ("", key[0])]:
                 self._episodes.pop(key)
 
     @property

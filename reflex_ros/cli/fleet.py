@@ -15,7 +15,7 @@ from reflex_core.text.untrusted import escaped
 from reflex_ros.cli.argument_types import comma_separated, positive
 from reflex_ros.cli.parser import Parser, add_command
 from reflex_ros.fleet.collect import collect
-from reflex_ros.fleet.exchange import Access, document
+from reflex_ros.fleet.exchange import Access, FleetError, document
 from reflex_ros.fleet.fan_out import Result, fan_out
 from reflex_ros.fleet.servers import Server, read_servers, selected
 from reflex_ros.fleet.status_table import after_change, status_lines
@@ -154,21 +154,52 @@ def _reason(text: str) -> str:
 
 
 def _status(_: argparse.Namespace) -> tuple[Work, Callable[[Sequence[Result[Any]]], list[str]]]:
-    return lambda server, access: document(server, access, "GET", "/status"), status_lines
+    return lambda server, access: _confirmed(
+        server, access, "GET", "/status", None, "word", str
+    ), status_lines
+
+
+def _confirmed(
+    server: Server,
+    access: Access,
+    method: str,
+    path: str,
+    body: Any,
+    name: str,
+    kind: type | tuple[type, ...],
+) -> Any:
+    """Return an answer that says what this program answers; another one at that address may say 200 to everything.
+
+    Raises FleetError where it does not have `name`, of this kind.
+    """
+    found = document(server, access, method, path, body)
+    if not isinstance(found.get(name), kind):
+        raise FleetError(
+            f"{path} was answered 200 without {name!r}: {server.host}:{server.port} is no reflex server that did it"
+        )
+    return found
 
 
 def _change(
     change: Mapping[str, Any], reason: str
 ) -> tuple[Work, Callable[[Sequence[Result[Any]]], list[str]]]:
     body = {**change, "reason": reason} if reason else dict(change)
-    return lambda server, access: document(server, access, "POST", "/policies", body), after_change
+    return lambda server, access: _confirmed(
+        server, access, "POST", "/policies", body, "split", (int, float)
+    ), after_change
 
 
 def _stop(_: argparse.Namespace) -> tuple[Work, Callable[[Sequence[Result[Any]]], list[str]]]:
     def lines(results: Sequence[Result[Any]]) -> list[str]:
         return [f"{one.server.name}  {'NOT STOPPED' if one.failure else 'stopped'}" for one in results]
 
-    return lambda server, access: document(server, access, "POST", "/stop", {}), lines
+    def work(server: Server, access: Access) -> Any:
+        found = _confirmed(server, access, "POST", "/stop", {}, "stopped", bool)
+        if not found["stopped"]:
+            raise FleetError("/stop was answered 200 with 'stopped': false")
+        return found
+
+    return work, lines
 
 
 def _collect(options: argparse.Namespace) -> tuple[Work, Callable[[Sequence[Result[Any]]], list[str]]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import os
 import re
@@ -73,6 +74,7 @@ def _complete(server: Server, access: Access, path: Path, size: int) -> int:
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(path, flags, 0o640), "ab", buffering=0) as file:
+            _alone(file, path)
             has = os.fstat(file.fileno()).st_size
             if has > size:
                 raise FleetError(
@@ -86,6 +88,11 @@ def _complete(server: Server, access: Access, path: Path, size: int) -> int:
                     raise FleetError(
                         f"/traces/{path.name} was answered {response.status}, expected a part (206)"
                     )
+                part_of = response.headers.get("Content-Range", "")
+                if not part_of.startswith(f"bytes {has}-"):
+                    raise FleetError(
+                        f"/traces/{path.name} was answered with the part {shown(part_of)}, expected one from byte {has} on"
+                    )
                 left = size - has
                 while left and (part := response.read(min(PART_BYTES, left))):
                     _write(file, part, path)
@@ -97,6 +104,14 @@ def _complete(server: Server, access: Access, path: Path, size: int) -> int:
             return size - has
     except OSError as error:
         raise FleetError(f"{path}: {error.strerror or error}") from error
+
+
+def _alone(file: RawIOBase, path: Path) -> None:
+    """Keep out another run, which would append the same bytes. Raises FleetError where one is there."""
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise FleetError(f"{path}: another run is copying it just now") from error
 
 
 def _write(file: RawIOBase, part: bytes, path: Path) -> None:

@@ -95,7 +95,7 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
             raise NotReadyError(engine.state)
         found = _decoded(wire, body, call, readable_by(engine, loaded, body, call))
         if isinstance(found, DirectReply):
-            return _direct(engine, loaded, wire, found)
+            return _direct(engine, loaded, wire, found, call.robot_id or found.key_robot_id)
         decoded = found
         request = _request(engine, wire, decoded, call)
         if decoded.observe_only:
@@ -119,10 +119,10 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
         return refused(wire, problem_from(engine, error, decoded, request))
 
 
-def _direct(engine: Engine, loaded: ServingState, wire: Wire, found: DirectReply) -> Reply:
-    """Return what the wire answers itself; an episode's begin or end is reported first."""
+def _direct(engine: Engine, loaded: ServingState, wire: Wire, found: DirectReply, robot: str) -> Reply:
+    """Return what the wire answers itself; an episode's begin or end is reported first. robot: that the key is for."""
     if found.begins:
-        loaded.begins(found.begins)
+        loaded.begins(found.begins, robot)
     if found.outcome is not None:
         engine.report_outcome(found.outcome.episode_id, found.outcome.success)
     return Reply(200, found.body, {}, TEXT_TYPE if found.text else wire.content_type)

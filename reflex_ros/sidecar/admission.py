@@ -102,18 +102,22 @@ def line_of(request: web.BaseRequest, access: Access) -> Line:
         return Line(f"robot:{access.robot_id}", known=True)
     session = request.headers.get(SESSION_HEADER, "")
     if session and usable_id(session):
-        return Line(f"session:{session}", known=True)
+        sender = f"key:{access.key_id}" if access.key_id else f"peer:{request.remote}"
+        return Line(f"session:{session}", known=True, sender=sender)
     return Line(f"peer:{request.remote}")
 
 
 def deadline_of(request: web.BaseRequest, received_ns: int) -> float:
     """Return when an answer is of no more use, on the monotonic clock in seconds; infinity where the request does not say.
 
-    Raises DeadlineError for a header that is no number of milliseconds.
+    Raises DeadlineError for a header that is no number of milliseconds, and for two of them.
     """
-    text = request.headers.get(DEADLINE_HEADER)
-    if text is None:
+    found = request.headers.getall(DEADLINE_HEADER, [])
+    if not found:
         return math.inf
+    if len(found) > 1:
+        raise DeadlineError(f"a request must state one {DEADLINE_HEADER}, got {len(found)}")
+    [text] = found
     try:
         milliseconds = float(text)
     except ValueError:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order in which requests of several robots are served: round robin between them, first come first served within one.
 
+A session is a name that its sender makes up, and one sender can make up thousands. So the sender (key or address) has one
+turn in the round, and its sessions take turns in that.
+
 Belongs to the event loop. It bounds how many requests are under way and how many wait, of one robot and of all; it refuses
 those that would be late, before any work is done on them; and it measures how long a request takes, for Retry-After.
 """
@@ -10,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,10 +34,19 @@ COMING_S = 10.0  # after which a client that was refused has gone
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Whose requests wait in one line. name: of the robot, session or address; known: it names itself by a key or a session."""
+    """Whose requests wait in one line. name: of the robot, session or address; known: it names itself by a key or a session.
+
+    sender: the key or address that named the session; "" where the name itself is one that cannot be made up.
+    """
 
     name: str
     known: bool = False
+    sender: str = ""
+
+    @property
+    def sent_by(self) -> str:
+        """Whose turn in the round its requests take."""
+        return self.sender or self.name
 
 
 @dataclass(eq=False, slots=True)
@@ -93,8 +105,10 @@ class FairQueue:
         self._clock = clock
         self._most_waiting = WAITING_REQUESTS if most_waiting is None else most_waiting
         self._robots: dict[Line, _Robot] = {}  # in the order of their turns
+        self._senders: dict[str, int] = {}  # so are these; how many lines each has
         # those that were refused and will come again: sent back at once, they would cost more than the work itself
         self._coming: Lru[Line, float] = Lru(MOST_COMING)
+        self._coming_of: Counter[str] = Counter()  # by sender
         self._waiting = self._under_way = 0
         self._finished_s = 0.0
         self.pace_s = self.service_s = FIRST_GUESS_S
@@ -122,7 +136,10 @@ class FairQueue:
         problem = self._refusal(line, deadline_s)
         if problem is not None:
             return problem
-        robot = self._robots.setdefault(line, _Robot())
+        robot = self._robots.get(line)
+        if robot is None:
+            robot = self._robots[line] = _Robot()
+            self._senders[line.sent_by] = self._senders.get(line.sent_by, 0) + 1
         ticket = _Ticket(line, deadline_s, asyncio.get_running_loop().create_future())
         robot.waiting.append(ticket)
         self._waiting += 1
@@ -138,8 +155,13 @@ class FairQueue:
         """Return how long a new request of a robot would wait for its answer."""
         own = self._robots.get(line)
         mine = len(own.waiting) if own is not None else 0
-        ahead = sum(min(len(other.waiting), mine + 1) for name, other in self._robots.items() if name != line)
-        before = self._under_way + mine + ahead
+        of_sender, others = mine, Counter[str]()
+        for name, other in self._robots.items():
+            if name.sent_by != line.sent_by:
+                others[name.sent_by] += len(other.waiting)
+            elif name != line:
+                of_sender += min(len(other.waiting), mine + 1)
+        before = self._under_way + of_sender + sum(min(count, of_sender + 1) for count in others.values())
         return before * self.pace_s + self.service_s if before else 0.0
 
     def _refusal(self, line: Line, deadline_s: float) -> Problem | None:
@@ -154,33 +176,47 @@ class FairQueue:
         left_s = deadline_s - self._clock()
         if wait_s > left_s:
             return self._late(line, wait_s, left_s)
-        if self.full and not self._made_room(mine):
+        if self.full and not self._made_room(line, mine):
             message = f"{self._waiting} requests are waiting; try again"
             return self._problem(line, 503, "queue_full", message, self._waiting * self.pace_s)
         return None
 
-    def _made_room(self, mine: int) -> bool:
-        """Send away the newest request of the robot that has most, if it has two more than the one that comes."""
-        longest = max(self._robots.values(), key=lambda robot: len(robot.waiting))
-        if len(longest.waiting) < mine + 2:
+    def _made_room(self, line: Line, mine: int) -> bool:
+        """Send away the newest request of the sender that has most, or of the same sender's robot that has.
+
+        It must have two more than the one that comes.
+        """
+        counts = Counter[str]()
+        for name, robot in self._robots.items():
+            counts[name.sent_by] += len(robot.waiting)
+        most = max(counts, key=counts.__getitem__)
+        if counts[most] >= counts[line.sent_by] + 2:
+            mine = -1  # any of its lines
+        else:
+            most = line.sent_by
+        lines = [name for name in reversed(self._robots) if name.sent_by == most]
+        longest = max(lines, key=lambda name: len(self._robots[name].waiting), default=None)
+        if longest is None or len(self._robots[longest].waiting) < mine + 2:
             return False
-        ticket = longest.waiting.pop()
+        waiting = self._robots[longest].waiting
+        ticket = waiting.pop()
         self._waiting -= 1
+        self._forget_idle(longest)
         message = f"{self._most_waiting} requests are waiting, most of them of this client; try again"
         if not ticket.granted.done():
             ticket.granted.set_result(
-                self._problem(ticket.line, 503, "queue_full", message, len(longest.waiting) * self.pace_s)
+                self._problem(ticket.line, 503, "queue_full", message, len(waiting) * self.pace_s)
             )
         return True
 
     def _dispatch(self) -> None:
-        """Give turns to those that wait, robot after robot, while there are any."""
+        """Give turns to those that wait, sender after sender and robot after robot, while there are any."""
         while self._under_way < self._width:
-            line = next((line for line, robot in self._robots.items() if self._may_go(line, robot)), None)
+            line = self._next()
             if line is None:
                 return
-            robot = self._robots.pop(line)
-            self._robots[line] = robot  # the others go first next time
+            robot = self._robots[line]
+            self._others_first(line)
             ticket = robot.waiting.popleft()
             self._waiting -= 1
             if ticket.granted.done():  # its client has gone
@@ -193,8 +229,21 @@ class FairQueue:
                 continue
             robot.under_way += 1
             self._under_way += 1
-            self._coming.pop(line)
+            self._came(line)
             ticket.granted.set_result(None)
+
+    def _next(self) -> Line | None:
+        """Return whose turn it is, None where none may go."""
+        ready: dict[str, Line] = {}
+        for line, robot in self._robots.items():
+            if line.sent_by not in ready and self._may_go(line, robot):
+                ready[line.sent_by] = line
+        return next((ready[sender] for sender in self._senders if sender in ready), None) if ready else None
+
+    def _others_first(self, line: Line) -> None:
+        """Put a robot and its sender at the end of the round."""
+        self._robots[line] = self._robots.pop(line)
+        self._senders[line.sent_by] = self._senders.pop(line.sent_by)
 
     def _may_go(self, line: Line, robot: _Robot) -> bool:
         return bool(robot.waiting) and not (line.known and robot.under_way >= ROBOT_AT_A_TIME)
@@ -205,8 +254,8 @@ class FairQueue:
         self.service_s += SHARE * (now_s - began_s - self.service_s)
         self.pace_s += SHARE * (now_s - max(began_s, self._finished_s) - self.pace_s)
         self._finished_s = now_s
-        robot = self._robots.pop(line)
-        self._robots[line] = robot  # behind those that came meanwhile
+        self._others_first(line)  # behind those that came meanwhile
+        robot = self._robots[line]
         robot.under_way -= 1
         self._under_way -= 1
         self._forget_idle(line)
@@ -230,6 +279,9 @@ class FairQueue:
         robot = self._robots.get(line)
         if robot is not None and not robot.waiting and not robot.under_way:
             del self._robots[line]
+            self._senders[line.sent_by] -= 1
+            if not self._senders[line.sent_by]:
+                del self._senders[line.sent_by]
 
     def _late(self, line: Line, wait_s: float, left_s: float) -> Problem:
         message = f"the answer would take about {wait_s * 1e3:.0f} ms, and the request's deadline is in {max(left_s, 0.0) * 1e3:.0f} ms"
@@ -238,12 +290,26 @@ class FairQueue:
     def _problem(self, line: Line, status: int, slug: str, message: str, retry_s: float) -> Problem:
         """Return a refusal that is counted. Retry-After counts whole seconds; `retry_after_ms` is what was measured.
 
-        Not sooner than all that were refused could be served once: so many come again.
+        Not sooner than all that were refused could be served once in their turns: so many come again.
         """
         self._count(slug)
         now_s = self._clock()
-        self._coming.put(line, now_s)
+        self._came(line)
+        self._coming_of[line.sent_by] += 1
+        if (dropped := self._coming.put(line, now_s)) is not None:
+            self._no_longer(dropped[0])
         while (oldest := self._coming.oldest()) is not None and now_s - oldest > COMING_S:
-            self._coming.pop_oldest()
-        retry_s = min(max(retry_s, self.pace_s, len(self._coming) * self.pace_s), LONGEST_RETRY_S)
+            self._no_longer(self._coming.pop_oldest()[0])
+        own = self._coming_of[line.sent_by]
+        coming = sum(min(count, own) for count in self._coming_of.values())
+        retry_s = min(max(retry_s, self.pace_s, coming * self.pace_s), LONGEST_RETRY_S)
         return Problem(status, slug, message, fresh_id(), retry_s, {"retry_after_ms": round(retry_s * 1e3)})
+
+    def _came(self, line: Line) -> None:
+        if self._coming.pop(line) is not None:
+            self._no_longer(line)
+
+    def _no_longer(self, line: Line) -> None:
+        self._coming_of[line.sent_by] -= 1
+        if not self._coming_of[line.sent_by]:
+            del self._coming_of[line.sent_by]

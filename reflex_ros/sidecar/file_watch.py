@@ -15,6 +15,7 @@ from reflex_core.errors import ReflexError
 from reflex_core.metrics.metrics import Metrics
 
 LOOKED_EVERY_S = 0.5
+AGAIN_AFTER_LOOKS = 10
 READ, FAILED = "read", "failed"
 
 Stamp = tuple[tuple[int, ...] | None, ...]
@@ -39,7 +40,11 @@ class WatchedFiles:
 async def watching(
     watched: WatchedFiles, metrics: Metrics, every_s: float = LOOKED_EVERY_S
 ) -> AsyncIterator[None]:
-    """Look at the files twice a second until this is left. What cannot be used changes nothing but a counter and a log line."""
+    """Look at the files twice a second until this is left. What cannot be used changes nothing but a counter and a log line.
+
+    It is read again every few seconds also while it stays the same: the cause may have been this process, without a file
+    descriptor left, and a key that was revoked must not stay because of that. What is found again is not logged again.
+    """
     loop = asyncio.get_running_loop()
     task = loop.create_task(_watch(watched, metrics, every_s))
     try:
@@ -55,32 +60,37 @@ async def _watch(watched: WatchedFiles, metrics: Metrics, every_s: float) -> Non
     loop = asyncio.get_running_loop()
     used: Stamp | None = None
     before: Stamp | None = None
+    failure, looks = "", 0
     first = await loop.run_in_executor(None, _stamp, watched.paths)
     while True:
         stamp = await loop.run_in_executor(None, _stamp, watched.paths)
-        if stamp == before and stamp != used:
-            await _read(watched, metrics, quiet=used is None and stamp == first)
-            used = stamp
+        looks += 1
+        if stamp == before and (stamp != used or (failure and looks >= AGAIN_AFTER_LOOKS)):
+            known = failure if stamp == used else ""
+            failure = await _read(watched, metrics, known, quiet=used is None and stamp == first)
+            used, looks = stamp, 0
         before = stamp
         await asyncio.sleep(every_s)
 
 
-async def _read(watched: WatchedFiles, metrics: Metrics, *, quiet: bool) -> None:
-    """Read and apply. quiet: they were read at the start already, so that a success is no news."""
+async def _read(watched: WatchedFiles, metrics: Metrics, known: str, *, quiet: bool) -> str:
+    """Read and apply; return why that failed, "" where it did not.
+
+    known: the failure of the last time, which is no news; quiet: they were read at the start already, so that a success is none.
+    """
     try:
         watched.apply(await asyncio.get_running_loop().run_in_executor(None, watched.load))
-    except ReflexError as error:
-        metrics.file_reloads.labels(watched.name, FAILED).inc()
-        log.error("%s: %s; the earlier ones stay in use", watched.name, error)
     except Exception as error:
-        metrics.file_reloads.labels(watched.name, FAILED).inc()
-        log.exception(
-            "%s: reading failed (%s); the earlier ones stay in use", watched.name, type(error).__name__
-        )
-    else:
-        if not quiet:
-            metrics.file_reloads.labels(watched.name, READ).inc()
-            log.info("%s: read again, as the file has changed", watched.name)
+        failure = str(error) if isinstance(error, ReflexError) else f"reading failed ({type(error).__name__})"
+        if failure != known:
+            metrics.file_reloads.labels(watched.name, FAILED).inc()
+            unexpected = None if isinstance(error, ReflexError) else error
+            log.error("%s: %s; the earlier ones stay in use", watched.name, failure, exc_info=unexpected)
+        return failure
+    if not quiet:
+        metrics.file_reloads.labels(watched.name, READ).inc()
+        log.info("%s: read again, as the file has changed", watched.name)
+    return ""
 
 
 def _stamp(paths: Sequence[Path]) -> Stamp:

@@ -305,8 +305,8 @@ class LerobotPort:
             robot_id=self._sessions[peer].robot_id if peer in self._sessions else "",
         )
         with self._app[WAITING].whole():
-            name = call.robot_id or peer
-            line = Line(f"robot:{name}", known=True)
+            sender = "" if call.robot_id else f"peer:{_address(peer)}"
+            line = Line(f"robot:{call.robot_id or peer}", known=True, sender=sender)
             made = await in_turn(self._app, room, line, math.inf, answer, self._engine, wire, room, call)
             return refused(wire, made) if isinstance(made, Problem) else made
 

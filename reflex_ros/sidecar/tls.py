@@ -8,6 +8,9 @@ no reader of certificates beside OpenSSL itself.
 from __future__ import annotations
 
 import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +46,7 @@ def read_certificate(settings: Settings) -> Certificate | None:
     cert, key = _read("tls_cert", cert_file), _read("tls_key", key_file)
     server = server_context()
     try:
-        server.load_cert_chain(cert_file, key_file, password=_no_password)
+        _load(server, cert, key)
     except _EncryptedKeyError as error:
         raise SettingError(
             f"setting 'tls_key': {key_file}: is protected by a password: give a key without one"
@@ -81,7 +84,26 @@ def use(context: ssl.SSLContext, certificate: Certificate) -> None:
 
     On the thread of the event loop, which also begins handshakes: OpenSSL does not guard a context against both at once.
     """
-    context.load_cert_chain(certificate.cert_file, certificate.key_file, password=_no_password)
+    _load(context, certificate.cert, certificate.key)
+
+
+def _load(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
+    """Load a pair into a context from the bytes that were read once.
+
+    Its files may be replaced between the check and the use, and a context whose certificate has another key serves no client.
+    """
+    with _file_of(cert) as cert_path, _file_of(key) as key_path:
+        context.load_cert_chain(cert_path, key_path, password=_no_password)
+
+
+@contextmanager
+def _file_of(data: bytes) -> Iterator[str]:
+    """Give a path to a file without a name: OpenSSL reads certificates of its own from paths alone."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        file.seek(0)
+        yield f"/dev/fd/{file.fileno()}"
 
 
 class _EncryptedKeyError(Exception):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import socket
@@ -309,6 +310,58 @@ def test_a_list_of_traces_that_names_another_path_is_refused_and_writes_nothing(
         assert main(["fleet", "collect", fleet, str(tmp_path / "out")]) == 1
     assert "which is no trace" in capsys.readouterr().err
     assert list(tmp_path.rglob("evil*")) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["stop"], {}), (["stop"], {"stopped": False}), (["stop"], {"ok": True}), (["status"], {"status": "ok"}),
+        (["split", "20"], {"ok": True}), (["rollback"], {"split": None}),
+    ],
+)  # fmt: skip
+def test_another_program_that_says_yes_to_everything_did_not_do_it(
+    words: list[str], answer: dict[str, Any], tmp_path: Path, capsys: Any
+) -> None:
+    with scripted(replies(200, answer)) as found:
+        fleet = listed(tmp_path, arm_1=int(found.url.rpartition(":")[2]))
+        assert main(["fleet", words[0], fleet, *words[1:]]) == 1
+    text = capsys.readouterr()
+    assert "arm-1  stopped" not in text.out
+    assert "arm-1: /" in text.err
+
+
+def test_a_part_of_a_trace_that_was_not_wanted_is_not_appended(tmp_path: Path, capsys: Any) -> None:
+    whole = b'{"a": 1}\n{"b": 2}\n'
+
+    def server(received: Received) -> None:
+        if "GET /traces HTTP" in received.head:
+            replies(200, {"traces": [{"name": "t.jsonl", "bytes": len(whole)}]})(received)
+            return
+        head = f"HTTP/1.1 206 X\r\nContent-Length: {len(whole)}\r\nContent-Range: bytes 0-17/18\r\n\r\n"
+        received.socket.sendall(head.encode() + whole)
+
+    copy = tmp_path / "out" / "arm-1" / "t.jsonl"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(whole[:9])
+    with scripted(server) as found:
+        fleet = listed(tmp_path, arm_1=int(found.url.rpartition(":")[2]))
+        assert main(["fleet", "collect", fleet, str(tmp_path / "out")]) == 1
+    assert copy.read_bytes() == whole[:9]
+    assert "expected one from byte 9 on" in capsys.readouterr().err
+
+
+def test_a_trace_that_another_run_is_copying_is_left_alone(tmp_path: Path, capsys: Any) -> None:
+    copy = tmp_path / "out" / "arm-1" / "t.jsonl"
+    copy.parent.mkdir(parents=True)
+    with (
+        copy.open("ab") as other,
+        scripted(replies(200, {"traces": [{"name": "t.jsonl", "bytes": 4}]})) as found,
+    ):
+        fcntl.flock(other.fileno(), fcntl.LOCK_EX)
+        fleet = listed(tmp_path, arm_1=int(found.url.rpartition(":")[2]))
+        assert main(["fleet", "collect", fleet, str(tmp_path / "out")]) == 1
+    assert copy.read_bytes() == b""
+    assert "another run is copying it" in capsys.readouterr().err
 
 
 def test_traces_are_not_sent_to_other_machines_without_a_key(

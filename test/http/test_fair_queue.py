@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import statistics
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from http_client import PATIENCE_S, Answer, Background, Client, at_the_policy, busy, good, wait_for
 
 from reflex_core.values import Request, Served
+from reflex_ros.sidecar import fair_queue
 from reflex_ros.sidecar.fair_queue import FairQueue, Line, Turn
+from reflex_ros.sidecar.key_file import ACT, add_key, fresh_key
 from reflex_ros.sidecar.problems import Problem
 
 Serve = Callable[..., Any]
@@ -165,6 +169,92 @@ def test_a_full_server_sends_away_the_newest_of_the_robot_that_has_most() -> Non
     assert (more.status, more.slug) == (503, "queue_full")
     assert other is None
     assert [answer and answer.slug for answer in many] == [None, None, None, "queue_full"]
+
+
+def test_thousands_of_made_up_sessions_of_one_sender_stand_in_no_robots_way() -> None:
+    def made_up(number: int) -> Line:
+        return Line(f"session:{number}", known=True, sender="peer:10.0.0.66")
+
+    async def scene() -> tuple[World, Any, Problem, list[Any]]:
+        world = World(width=1, most_waiting=10)
+        world.queue.pace_s = SERVICE_S
+        flood = [asyncio.create_task(world.request(made_up(number))) for number in range(10)]
+        await settled()
+        more = [await world.request(made_up(number)) for number in range(10, 1000)]
+        assert {one.slug for one in more if one is not None} == {"queue_full"}
+        robot = asyncio.create_task(world.request(ONE))
+        await settled()
+        late = await world.request(TWO, deadline_s=world.now_s + 1e-9)
+        assert late is not None
+        while await world.step():
+            pass
+        return world, await robot, late, list(await asyncio.gather(*flood))
+
+    world, robot, late, flood = run(scene)
+    assert robot is None
+    assert world.served.index("arm-1") <= 1, world.served
+    assert [answer is not None for answer in flood].count(True) == 1  # that made room
+    assert late.retry_after_s <= 5 * SERVICE_S  # not until a thousand sessions were served
+    assert (world.queue.waiting, world.queue.under_way) == (0, 0)
+
+
+def test_a_session_of_another_sender_is_not_the_robots_own() -> None:
+    own, other = (
+        Line("session:pick", known=True, sender=f"peer:{peer}") for peer in ("10.0.0.7", "10.0.0.66")
+    )
+
+    async def scene() -> tuple[Problem | None, list[Any]]:
+        world = World(width=1, robot_waiting=2)
+        many = [asyncio.create_task(world.request(other)) for _ in range(5)]
+        await settled()
+        one = asyncio.create_task(world.request(own))
+        while await world.step():
+            pass
+        return await one, list(await asyncio.gather(*many))
+
+    one, many = run(scene)
+    assert one is None
+    assert [answer.slug for answer in many if answer is not None] == ["robot_queue_full"] * 2
+
+
+def test_sessions_of_one_sender_take_turns() -> None:
+    """So does a fleet behind a balancer, whose requests all come from one address."""
+
+    async def scene() -> list[str]:
+        world = World(width=1)
+        lines = [Line(name, known=True, sender="peer:lb") for name in ("a", "a", "a", "b", "c")]
+        tasks = [asyncio.create_task(world.request(line)) for line in lines]
+        while await world.step():
+            pass
+        await asyncio.gather(*tasks)
+        return world.served
+
+    assert run(scene) == ["a", "b", "c", "a", "a"]
+
+
+def test_a_robot_with_a_key_is_served_beside_a_flood_of_sessions(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fair_queue, "WAITING_REQUESTS", 8)
+    keys = {robot: fresh_key((ACT,), robot, 0.0, None, "") for robot in ("", "arm-1")}
+    for _, entry in keys.values():
+        add_key(tmp_path / "keys.jsonl", entry)
+    server = serve("mono_pi0_7", keys_file=str(tmp_path / "keys.jsonl"))
+
+    def answered_to(robot: str, **headers: str) -> Answer:
+        body = json.dumps(good()).encode()
+        return server.client.ask("POST", "/act", body, X_Reflex_Key=keys[robot][0], **headers)
+
+    with busy(server.engine):
+        flood = []
+        for number in range(8):
+            flood.append(Background(lambda number=number: answered_to("", X_Session_Id=f"made-up-{number}")))
+            wait_for(lambda number=number: server.sidecar.waiting == number + 1)
+        assert answered_to("", X_Session_Id="one-more").status == 503
+        robot = Background(lambda: answered_to("arm-1"))
+        wait_for(lambda: any(request.done for request in flood))  # one makes room
+    assert robot.result().status == 200
+    assert sorted(request.result().status for request in flood) == [200] * 7 + [503]
 
 
 def test_retry_after_is_what_was_measured() -> None:
@@ -359,3 +449,17 @@ def test_clients_get_the_refusals_with_what_was_measured(serve: Serve) -> None:
     text = server.client.get("/metrics").body.decode()
     for slug in ("robot_queue_full", "deadline-unreachable"):
         assert f'reflex_act_errors_total{{slug="{slug}"}} 1.0' in text
+
+
+def test_two_deadlines_are_none(serve: Serve) -> None:
+    """A proxy may have added the second: neither is believed."""
+    server, body = serve("mono_pi0_7"), json.dumps(good()).encode()
+    head = [
+        "POST /act HTTP/1.1", "Host: x", "Connection: close", f"Content-Length: {len(body)}",
+        "X-Reflex-Deadline-Ms: 5000", "X-Reflex-Deadline-Ms: nan",
+    ]  # fmt: skip
+    with socket.create_connection(("127.0.0.1", server.sidecar.port), timeout=PATIENCE_S) as client:
+        client.sendall("\r\n".join([*head, "", ""]).encode() + body)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b'"bad-deadline"' in answer

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -13,14 +14,16 @@ from typing import Any
 import grpc
 import pytest
 from groot_client import GrootClient, GrootError, nested
-from http_client import Answer, Client, good, wait_for
+from http_client import PATIENCE_S, Answer, Client, good, wait_for
 from lerobot_client import SERVICE
 from wires import libero
 from ws_client import UpgradeError, connected
 
 from reflex_core.errors import ReflexError
+from reflex_core.metrics.metrics import Metrics
 from reflex_core.settings.table import settings_from
 from reflex_ros.cli.main import main as reflex
+from reflex_ros.sidecar import file_watch
 from reflex_ros.sidecar.access import Keyring
 from reflex_ros.sidecar.key_file import (
     ACT,
@@ -112,6 +115,19 @@ def test_the_file_is_made_for_its_owner_alone_and_keeps_comments(keys_file: Path
     revoke_key(keys_file, first.id)
     assert keys_file.read_text().startswith("# arms of hall 3\n")
     assert read_keys(keys_file) == (second,)
+
+
+def test_a_server_that_reads_by_its_group_still_can_after_a_change(keys_file: Path) -> None:
+    """As with a file of root and the server's group, mode 0640: else it keeps the earlier keys, revoked ones too."""
+    made(keys_file, ACT)
+    groups = {os.getegid() + 1} if os.geteuid() == 0 else set(os.getgroups())
+    group = max(groups - {os.getegid()}, default=os.getegid())
+    os.chown(keys_file, -1, group)
+    keys_file.chmod(0o640)
+    made(keys_file, READ)
+    revoke_key(keys_file, read_keys(keys_file)[0].id)
+    found = keys_file.stat()
+    assert (found.st_gid, found.st_mode & 0o777) == (group, 0o640)
 
 
 @pytest.mark.parametrize(
@@ -319,6 +335,32 @@ def test_a_broken_file_keeps_the_keys_that_were(
     keys_file.chmod(0o600)
     third = made(keys_file, ACT)
     wait_for(lambda: act(client, third).status == 200)
+
+
+def test_a_file_that_could_not_be_read_for_a_while_is_read_then(
+    keys_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when this process had no file descriptor left at the moment of a revocation: the file does not change again."""
+    monkeypatch.setattr(file_watch, "AGAIN_AFTER_LOOKS", 2)
+    made(keys_file, ACT)
+    answers = iter([KeyFileError("Too many open files"), KeyFileError("Too many open files"), read_keys])
+
+    def load() -> Any:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(keys_file)
+
+    async def watched() -> None:
+        applied = asyncio.Event()
+        files = file_watch.WatchedFiles("keys", (keys_file,), load, lambda _: applied.set())
+        async with file_watch.watching(files, metrics, every_s=0.001):
+            await asyncio.wait_for(applied.wait(), PATIENCE_S)
+
+    metrics = Metrics()
+    asyncio.run(watched())
+    assert caplog.text.count("Too many open files") == 1
+    assert b'file="keys",outcome="failed"} 1.0' in metrics.exposition()
 
 
 # the command

@@ -287,7 +287,7 @@ def test_vllm_has_bare_rows_resets_and_refusals_in_maps(
 ) -> None:
     seen = heard(server)
     begun: list[str | None] = []
-    monkeypatch.setattr(ServingState, "begins", lambda _, name: begun.append(name))
+    monkeypatch.setattr(ServingState, "begins", lambda _, name, __: begun.append(name))
     with connected(server, VLLM) as client:
         assert unpacked(bytes(client.receive()))["server"] == "reflex"
         rows = client.infer(libero(seed=3, session_id="s-1", sampling_params={"num_inference_steps": 4}))

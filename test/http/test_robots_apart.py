@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asking import AT_REST, BEYOND, act
-from http_client import raw, wait_for
+from http_client import good, raw, wait_for
 from kinds import HEIGHT, WIDTH
+from ws_client import connected
 
 from reflex_core.concurrency.lru import Lru, forgotten
 from reflex_core.files.share import embedded_policy
 from reflex_core.robot.callers import episode_key, is_episode
 from reflex_core.values import Observation, Request
+from reflex_ros.sidecar.key_file import ACT, add_key, fresh_key
 
 Serve = Callable[..., Any]
 SAME = "episode-1"
@@ -130,3 +133,25 @@ def test_no_name_can_be_made_to_mean_another_robots_episode(tmp_path: Path) -> N
     assert is_episode(key("arm-1", "e") or "", "e")
     assert not is_episode(key("arm-1", "ee") or "", "e")
     assert not is_episode("e", None)
+
+
+@pytest.mark.parametrize(("robot", "guided"), [("arm-2", True), ("arm-1", False)])
+def test_an_episode_that_a_robot_begins_anew_is_its_own(
+    serve: Serve, tmp_path: Path, robot: str, guided: bool
+) -> None:
+    keys = {name: fresh_key((ACT,), name, 0.0, None, "") for name in ("arm-1", "arm-2")}
+    for _, entry in keys.values():
+        add_key(tmp_path / "keys.jsonl", entry)
+    server = demo(serve, keys_file=str(tmp_path / "keys.jsonl"))
+
+    def answered_to(**more: Any) -> Any:
+        body = json.dumps(good(state=AT_REST, episode_id="shared-1", **more)).encode()
+        return server.client.ask("POST", "/act", body, X_Reflex_Key=keys["arm-1"][0]).json
+
+    first = answered_to()
+    with connected(
+        server, "/v1/realtime/robot/openpi", X_Reflex_Key=keys[robot][0], X_Session_Id="shared"
+    ) as socket:
+        socket.receive()
+        socket.infer({"endpoint": "reset"})  # which begins the episode shared-1 of this robot
+    assert (answered_to(elapsed_rows=1.0)["rtc_previous"] == first["request_id"]) is guided

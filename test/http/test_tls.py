@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 import pytest
 from certificates import Pair, pair
-from http_client import STATE, good, picture, wait_for
+from http_client import STATE, Background, good, picture, wait_for
 from lerobot_client import SERVICE
 
 from reflex_client import Policy
@@ -27,7 +27,7 @@ from reflex_core.settings.table import settings_from
 from reflex_ros.doctor.certificate import certificate
 from reflex_ros.sidecar.key_file import add_key, fresh_key
 from reflex_ros.sidecar.server import Sidecar
-from reflex_ros.sidecar.tls import read_certificate
+from reflex_ros.sidecar.tls import context_of, read_certificate, use
 from reflex_ros.viewing.live import _history
 
 Serve = Callable[..., Any]
@@ -102,6 +102,23 @@ def test_a_certificate_is_replaced_without_a_restart(
     kept.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     assert b" 200 " in kept.recv(65536)
     kept.close()
+
+
+def test_files_that_change_after_the_check_do_not_spoil_what_is_served(tls: Pair) -> None:
+    settings = settings_from(tls.settings)
+    context = context_of(read_certificate(settings))
+    pair(tls.cert.parent)
+    checked = read_certificate(settings)
+    tls.cert.write_bytes(pair(tls.cert.parent.parent / "other").cert.read_bytes())
+    use(context, checked)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = ssl.create_default_context()
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        ends = socket.create_connection(listening.getsockname()), listening.accept()[0]
+        answering = Background(lambda: context.wrap_socket(ends[1], server_side=True))
+        with client.wrap_socket(ends[0]) as shown:
+            assert shown.getpeercert(binary_form=True) == ssl.PEM_cert_to_DER_cert(checked.cert.decode())
+        answering.result().close()
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_an_episode_that_begins_again_under_its_name_carries_nothing_over(
 ) -> None:
     """A benchmark that tries an episode again sends the same id."""
     begun: list[str | None] = []
-    monkeypatch.setattr(ServingState, "begins", lambda _, name: begun.append(name))
+    monkeypatch.setattr(ServingState, "begins", lambda _, name, __: begun.append(name))
     for _ in range(2):
         with connected(server, PATH) as client:
             harness = Harness(client)

@@ -122,7 +122,7 @@ class GrootWire:
         if endpoint == MODALITIES:
             return DirectReply(pack(self._modalities(readable)))
         if endpoint == RESET:
-            return self._reset(fields.get("data"))
+            return replace(self._reset(fields.get("data")), key_robot_id=robot_id)
         raise _unknown(endpoint)
 
     def encode(self, answered: Answered) -> bytes:

@@ -79,13 +79,14 @@ class DirectReply:
 
     body: empty where the client waits for none. text: it is text, on wires with both kinds of message. outcome: how an
     episode ended, for the episodes' records. begins: the episode that begins with it, "" for none; of an earlier one of that name
-    nothing is carried over.
+    nothing is carried over. key_robot_id: the robot that the message's own key is for, "" for none.
     """
 
     body: bytes = b""
     text: bool = False
     outcome: EpisodeEnd | None = None
     begins: str = ""
+    key_robot_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

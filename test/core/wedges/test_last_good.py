@@ -193,3 +193,15 @@ def test_inferences_of_other_numbers_of_steps_say_nothing_and_few_are_kept() -> 
     known.add(None, 9.0)
     assert known.fastest_s(0) == 0.5, "used again"
     assert [known.fastest_s(steps) for steps in (1, 2)] == [0.0, 3.0]
+
+
+def test_a_chunk_of_an_earlier_episode_is_none_in_one_of_the_same_name() -> None:
+    own, one, other = (
+        replace(make_request(stamp_s=stamp_s), caller=caller)
+        for caller, stamp_s in (("", 0.0), ("arm-1", None), ("arm-2", None))
+    )
+    known = remembered(own, one, other)
+    known.begins("pick", "arm-1")
+    assert [known.find(each) is None for each in (own, one, other)] == [False, True, False]
+    known.begins("pick")
+    assert [known.find(each) is None for each in (own, one, other)] == [True, True, True]
