@@ -259,10 +259,7 @@ class Rtc:
                 episode.previous = replace(previous, rows=rows, executed=executed)
 
     def forget(self, episode_id: str | None, robot: str = "") -> None:
-        """Drop the newest chunk of an episode, which is not executed: nothing guides the next one, nor does its delay count.
-
-        robot: whose episode, "" for any.
-        """
+        """Drop the newest chunk of an episode, of this robot or any: it is not executed, guides none, nor does its delay count."""
         with self._lock:
             for key, episode in self._episodes.items():
                 if is_episode(key, episode_id, robot) and episode.previous is not None:

@@ -18,6 +18,7 @@ from reflex_ros.fleet.servers import Server
 
 TRACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}\.jsonl(\.gz)?")
 MOST_FILES = 100_000
+LARGEST_LIST = MOST_FILES * 256 + 1024  # a name of 210 characters and its size
 PART_BYTES = 1 << 20
 
 
@@ -40,7 +41,7 @@ def collect(server: Server, access: Access, folder: Path) -> Collected:
     A trace only grows, so that a copy is always the beginning of it: the rest is appended.
     """
     own = folder / server.name
-    listed = _traces(document(server, access, "GET", "/traces"))
+    listed = _traces(document(server, access, "GET", "/traces", most_bytes=LARGEST_LIST))
     try:
         own.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -37,14 +37,22 @@ class Access:
 
 
 def document(
-    server: Server, access: Access, method: str, path: str, body: Mapping[str, Any] | None = None
+    server: Server,
+    access: Access,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    most_bytes: int = LARGEST_ANSWER,
 ) -> Any:
-    """Return the JSON object of an answer. Raises FleetError for a refusal and for what is no answer, ConfigurationError for its key."""
+    """Return the JSON object of an answer of at most so many bytes.
+
+    Raises FleetError for a refusal and for what is no answer, ConfigurationError for its key.
+    """
     sent = None if body is None else json.dumps(body).encode()
     with exchange(server, access, method, path, sent, {}) as response:
         try:
-            data = response.read(LARGEST_ANSWER + 1)
-            found = json.loads(data) if len(data) <= LARGEST_ANSWER else None
+            data = response.read(most_bytes + 1)
+            found = json.loads(data) if len(data) <= most_bytes else None
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):

@@ -62,6 +62,8 @@ HEARTBEAT_EVERY_S, HEARTBEAT_S = 10.0, 30.0
 GRACE_S = 2.0
 LINGER_S = 1.0
 
+SENDER = "gr00t"  # a client names itself, ZeroMQ does not say where it is, and its key is in a message that is not read yet
+
 log = logging.getLogger(__name__)
 _failures = RateLimitedLog(log)
 
@@ -240,7 +242,7 @@ class GrootPort:
         try:
             with app[WAITING].whole(), app[MEMORY].body(None) as room:
                 room.memory.reserve(room, len(message.body))
-                line = Line(f"gr00t:{wire.session}", known=True)
+                line = Line(f"gr00t:{wire.session}", known=True, sender=SENDER)
                 made = await in_turn(app, room, line, math.inf, self._work, wire, room, message, limit)
                 return self._counted(wire, made) if isinstance(made, Problem) else made
         except StalledError as error:

@@ -9,7 +9,9 @@ import logging
 import os
 import ssl
 import threading
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web, web_app
@@ -25,7 +27,7 @@ from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory
 from reflex_ros.sidecar.connections import ConnectionLimits, Connections, connections_that_fit
 from reflex_ros.sidecar.file_watch import WatchedFiles, watching
 from reflex_ros.sidecar.groot_port import GrootPort, require_groot
-from reflex_ros.sidecar.key_file import read_keys
+from reflex_ros.sidecar.key_file import Key, read_keys
 from reflex_ros.sidecar.lerobot_port import OFF, LerobotPort, require_lerobot
 from reflex_ros.sidecar.robot_access import Robot
 from reflex_ros.sidecar.tls import HANDSHAKE_S, Certificate, context_of, read_certificate, use
@@ -158,7 +160,9 @@ class Sidecar:
         found = []
         if self._settings.keys_file:
             path = Path(self._settings.keys_file)
-            found.append(WatchedFiles("keys", (path,), lambda: read_keys(path), keyring.replace))
+            found.append(
+                WatchedFiles("keys", (path,), lambda: read_keys(path), partial(_accept, keyring, path))
+            )
         if self._certificate is not None:
             self._tls = context_of(self._certificate)
             paths = (Path(self._settings.tls_cert), Path(self._settings.tls_key))
@@ -224,6 +228,13 @@ class Sidecar:
             if port is not None:
                 await port.stop()
         await runner.cleanup()
+
+
+def _accept(keyring: Keyring, path: Path, keys: Sequence[Key]) -> None:
+    """Accept the keys of the file; that there are none may be meant, and may be a copy that went wrong."""
+    keyring.replace(keys)
+    if not keys:
+        log.warning("%s has no key any more: every request with a key of this file is refused", path)
 
 
 def _why(error: OSError) -> str:

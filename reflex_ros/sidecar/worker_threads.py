@@ -125,6 +125,10 @@ class WorkerThreads:
 def _deliver(answer: asyncio.Future[Any], found: Any, error: BaseException | None) -> None:
     if answer.done():
         return  # cancelled: its client has gone
+    if isinstance(error, StopIteration):  # no future takes it, and its caller would wait for ever
+        raised = RuntimeError("the call raised StopIteration")
+        raised.__cause__ = error
+        error = raised
     if error is not None:
         answer.set_exception(error)
     else:

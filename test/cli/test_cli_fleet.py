@@ -330,6 +330,14 @@ def test_another_program_that_says_yes_to_everything_did_not_do_it(
     assert "arm-1: /" in text.err
 
 
+def test_a_list_of_as_many_traces_as_a_server_names_is_read(tmp_path: Path) -> None:
+    names = [f"{'t' * 190}-{number:05d}.jsonl" for number in range(20_000)]
+    with scripted(replies(200, {"traces": [{"name": name, "bytes": 0} for name in names]})) as found:
+        fleet = listed(tmp_path, arm_1=int(found.url.rpartition(":")[2]))
+        assert main(["fleet", "collect", fleet, str(tmp_path / "out")]) == 0
+    assert sum(1 for _ in (tmp_path / "out" / "arm-1").iterdir()) == len(names)
+
+
 def test_a_part_of_a_trace_that_was_not_wanted_is_not_appended(tmp_path: Path, capsys: Any) -> None:
     whole = b'{"a": 1}\n{"b": 2}\n'
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from groot_client import GrootClient, nested
 from http_client import PATIENCE_S, Answer, Background, Client, at_the_policy, busy, good, wait_for
 
 from reflex_core.values import Request, Served
@@ -463,3 +464,23 @@ def test_two_deadlines_are_none(serve: Serve) -> None:
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b'"bad-deadline"' in answer
+
+
+def test_clients_of_the_gr00t_port_push_no_other_robot_out(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fair_queue, "WAITING_REQUESTS", 6)
+    server = serve("mono_pi0_7", groot_port=0)
+    port = server.sidecar.groot_port
+    clients = [GrootClient(port, name=b"made-up-%d" % number) for number in range(6)]
+    try:
+        with busy(server.engine):
+            for client in clients:
+                client.send({"endpoint": "get_action", "data": {"observation": nested(), "options": None}})
+            wait_for(lambda: server.sidecar.waiting == 6)
+            robot = Background(lambda: act(server.client, "arm-1"))
+            wait_for(lambda: "queue_full" in server.client.get("/metrics").body.decode())
+        assert robot.result().status == 200
+    finally:
+        for client in clients:
+            client.close()

@@ -337,6 +337,16 @@ def test_a_broken_file_keeps_the_keys_that_were(
     wait_for(lambda: act(client, third).status == 200)
 
 
+def test_a_file_that_became_empty_refuses_every_key_and_says_so(
+    serve: Serve, keys_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = made(keys_file, ACT)
+    client = serve("mono_pi0_7", keys_file=str(keys_file)).client
+    keys_file.write_text("# none\n")
+    wait_for(lambda: act(client, key).status == 401)
+    assert f"{keys_file} has no key any more" in caplog.text
+
+
 def test_a_file_that_could_not_be_read_for_a_while_is_read_then(
     keys_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

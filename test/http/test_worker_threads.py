@@ -161,3 +161,12 @@ def test_a_result_that_comes_after_the_loop_has_ended_harms_nothing() -> None:
     pools[0].shutdown()
     pools[0]._threads[0].join(30)
     assert not pools[0]._threads[0].is_alive()
+
+
+def test_an_error_that_no_future_takes_still_ends_the_wait() -> None:
+    async def main() -> None:
+        async with workers() as pool:
+            await asyncio.wait_for(pool.run(partial(next, iter(()))), 10)
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        asyncio.run(main())

@@ -31,6 +31,7 @@ POSITION, VELOCITY, ACCELERATION, WORKSPACE = (
 )
 KINDS = (POSITION, VELOCITY, ACCELERATION, WORKSPACE)
 LINES_KEPT = 20
+TOO_LARGE = "non_finite"  # as the guard calls NaN and Inf of the policy itself
 UNLIMITED_RAD = 32.0  # the size of number for which rounding is allowed where a joint turns for ever
 
 
@@ -136,6 +137,10 @@ class Check:
         requested = self._without_overshoot(actions)
         if _columns(bad):
             rows = self._walked(chain, start, splice, bad)
+            if not np.isfinite(rows).all():  # numbers so large that their differences are infinite
+                return Checked(
+                    None, tuple(found.lines), tuple(found.kinds), actions.size, found.counts, TOO_LARGE
+                )
         return Checked(
             rows, tuple(found.lines), tuple(found.kinds), int((rows != requested).sum()), found.counts
         )

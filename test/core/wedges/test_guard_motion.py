@@ -27,8 +27,8 @@ from guarded import (
 
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.embodiment import Embodiment
-from reflex_core.robot.limits.limits import effective_limits
-from reflex_core.robot.limits.safety_config import REJECT
+from reflex_core.robot.limits.limits import Limits, effective_limits
+from reflex_core.robot.limits.safety_config import CLIP, REJECT, SCALE
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import (
     CLOUD,
@@ -142,6 +142,19 @@ def test_reject_mode_holds_instead_of_changing(metrics: Metrics) -> None:
     name = "reflex_safety_violations_total"
     assert count(metrics, name, embodiment="franka", violation_kind="rejected") == 1
     assert not guard(request(), answering(rows(MEASURED))).guard.clamped
+
+
+@pytest.mark.parametrize("mode", [CLIP, SCALE])
+def test_numbers_too_large_to_be_repaired_are_a_hold(metrics: Metrics, mode: str) -> None:
+    """Finite, but their differences are not: brought inside limits of acceleration they became NaN."""
+    count_of, free = len(FRANKA.joint_names), np.full(len(FRANKA.joint_names), np.inf)
+    none = np.zeros(count_of, np.bool_)
+    limits = Limits(FRANKA.joint_names, -free, free, free, np.full(count_of, 20.0), none, none)
+    actions = rows(MEASURED)
+    actions[0] = -3e38
+    served = Guard(limits, COLUMNS, metrics, "franka", mode)(request(), answering(actions))
+    assert np.isfinite(served.chunk.actions).all()
+    assert (served.chunk.source, served.hold_reason) == (HOLD, "non_finite")
 
 
 @pytest.mark.parametrize("source", [POLICY, CLOUD, LAST_KNOWN_GOOD, HOLD])
