@@ -98,7 +98,8 @@ class Case:
             rate = len(before.replies) / before.wall_s
             row |= {
                 "before over": percentiles(before.over_ms)[0], "before cpu": cpu[BEFORE],
-                "cpu ratio": cpu[NOW] / cpu[BEFORE], "rate ratio": len(now.replies) / now.wall_s / rate,
+                "cpu ratio": cpu[NOW] / cpu[BEFORE] if cpu[BEFORE] else None,
+                "rate ratio": len(now.replies) / now.wall_s / rate,
             }  # fmt: skip
         return row
 
