@@ -7,7 +7,9 @@ import os
 import re
 import signal
 import subprocess
+from pathlib import Path
 
+from http_client import wait_for
 from repository import ROOT
 
 STEP = str(ROOT / "requirements" / "step.sh")
@@ -37,11 +39,13 @@ def test_a_short_step_is_one_line() -> None:
     assert step("true").stdout == "making it\n"
 
 
-def test_nothing_is_left_behind_when_it_is_interrupted() -> None:
-    words = [STEP, "making it", "sleep", "1000"]
+def test_nothing_is_left_behind_when_it_is_interrupted(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    words = [STEP, "making it", "bash", "-c", f"touch '{begun}'; exec sleep 1000"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "making it\n"
+    wait_for(begun.exists)  # a shell that is about to start a command leaves an interrupt to the command
     os.killpg(process.pid, signal.SIGINT)
     process.stdout.read()  # ends when no process of the step holds its output any more
     assert process.wait() != 0
