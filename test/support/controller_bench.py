@@ -99,6 +99,10 @@ class Bench:
         """Add a gripper action server, of GripperCommand or ParallelGripperCommand. how: action, low, high, speed."""
         return self._added(GripperNode(self, name, joint, action_type, options or GripperOptions(), **how))
 
+    def put_between(self, gripper: GripperNode, finger: Finger) -> None:
+        """Let an object stop a gripper's finger; on the executor, as an update there would overwrite it."""
+        self.spinner.do(setattr, gripper.controller, "finger", finger)
+
     def base(
         self, topic: str = "/cmd_vel", *, stamped: bool = False, name: str = "base_controller"
     ) -> BaseNode:

@@ -109,7 +109,7 @@ def test_a_gripper_of_either_kind_reaches_stalls_and_is_replaced(
     one = (lambda value: [value]) if kind.startswith("Parallel") else (lambda value: value)
     reached = commander.result(commander.send(action_type, "hand/gripper_cmd", {"position": one(0.01)}))
     assert (reached.status, reached.result.reached_goal) == (GoalStatus.STATUS_SUCCEEDED, True)
-    hand.controller.finger = Finger(0.01, 0.01, 0.04)  # it has got hold of something
+    bench.put_between(hand, Finger(0.01, 0.01, 0.04))  # it has got hold of something
     stalled = commander.result(commander.send(action_type, "hand/gripper_cmd", {"position": one(0.0)}))
     assert (stalled.status, stalled.result.stalled) == (GoalStatus.STATUS_ABORTED, True)
     first = commander.send(action_type, "hand/gripper_cmd", {"position": one(0.0)})

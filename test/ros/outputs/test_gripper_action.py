@@ -125,7 +125,7 @@ def test_noise_around_a_threshold_is_one_goal_until_it_is_left(scene: Scene) -> 
 
 def test_a_grasp_is_a_stall_and_no_error_whatever_the_server_calls_it(scene: Scene) -> None:
     server = scene.served(options=GripperOptions(stall_timeout_s=0.1, goal_tolerance=0.001))
-    server.controller.finger = Finger(0.04, 0.015, 0.04)  # an object of 15 mm
+    scene.bench.put_between(server, Finger(0.04, 0.015, 0.04))  # an object of 15 mm
     scene.wishes(0.0, 0.0)
     scene.reports(gripper="stalled", position="0.015")
     assert "problem" not in scene.report
