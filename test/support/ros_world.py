@@ -6,6 +6,8 @@ Node and robot have contexts and executors of their own and talk over DDS on loo
 
 from __future__ import annotations
 
+import faulthandler
+import sys
 import threading
 import time
 from array import array
@@ -52,6 +54,8 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
         if found:
             return found
         threading.Event().wait(0.005)
+    # an executor that waits or has ended is seen in it
+    faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
     raise AssertionError(f"never happened: {what}")
 
 
