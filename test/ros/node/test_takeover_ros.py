@@ -158,11 +158,14 @@ def test_a_trajectory_is_followed_to_its_last_point(scene: World, arm: Following
 
 
 def test_a_command_for_another_robot_is_refused_in_a_sentence(scene: World, person: Person) -> None:
+    wait_for(lambda: scene.robot.chunks[-1].control == "policy", "nobody commands any more")
+    seen = len(scene.robot.chunks)
     person.wanted = {"elbow": 0.0}
     message = scene.robot.diagnosed("takeover", WARN).message
     assert "got elbow" in message
     person.wanted = None
-    assert scene.robot.status.control == "policy"
+    scene.robot.next_chunk()
+    assert labels_of(scene, seen - 1) == ["policy"]
 
 
 def test_the_policy_s_motion_is_let_through_as_the_topic_says(
