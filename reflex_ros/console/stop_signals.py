@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from queue import SimpleQueue
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LOOKED_EVERY_S = 1.0
 
 
 class StopRequest:
@@ -31,9 +32,16 @@ class StopRequest:
         return not self._requests.empty()
 
     def wait(self) -> None:
-        """Block until a stop is requested."""
-        self._requests.get()
-        self._requests.put(None)
+        """Block until a stop is requested.
+
+        It looks once a second: a signal that another thread is given, or that comes just before the main thread sleeps, does
+        not wake it, and its handler runs when it wakes.
+        """
+        while True:
+            with suppress(Empty):
+                self._requests.get(timeout=LOOKED_EVERY_S)
+                self._requests.put(None)
+                return
 
 
 def request_on_signals(stop: StopRequest) -> None:

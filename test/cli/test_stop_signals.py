@@ -50,3 +50,22 @@ def test_either_signal_asks_once_and_for_all_and_has_its_usual_effect_afterwards
         stop.wait()
         assert stop.requested
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_another_thread_is_given_stops_as_well() -> None:
+    """It does not wake the main thread, as one does not that comes just before the main thread sleeps."""
+    program = """
+import signal, threading
+from reflex_ros.console.stop_signals import stop_on_signals
+asleep = threading.Event()
+def send():
+    asleep.wait()
+    threading.Event().wait(0.2)  # the main thread sleeps by then; if not, the signal is as well seen
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+threading.Thread(target=send, daemon=True).start()
+with stop_on_signals() as stop:
+    asleep.set()
+    stop.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=30, check=False)
+    assert done.returncode == 0
