@@ -318,6 +318,8 @@ class _Reading:
                 # the vlm stack takes it through a projection of its own
                 return StateSlot("state", PADDED_WIDTH, 0, names)
             written = self._export.config.get("state")
+            if written is not None and not isinstance(written, Mapping):
+                raise self.fail("state", "an object", written)
             if written is not None and not (starts and "input" not in written):
                 raise self.fail("state.input", f"an input of the graphs ({self.known()})", name)
             return StateSlot(None, PADDED_WIDTH, 0, names) if starts else None

@@ -45,14 +45,26 @@ def export(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_it_is_served_or_refused_in_one_sentence(export: Path, data: st.DataObject) -> None:
-    file = export / CONFIG_NAME
-    written = file.read_text()
-    document = json.loads(written)
+    document = json.loads((export / CONFIG_NAME).read_text())
     for _ in range(data.draw(st.integers(1, 2), label="changes")):
         there = [*places(document), *((key,) for key in KEYS if key not in document)]
         path = data.draw(st.sampled_from(there), label="place")
         gone = [...] if path in places(document) else []
         put(document, path, data.draw(st.sampled_from([*gone, *VALUES]), label="value"))
+    assert outcome_of(export, document).isprintable()
+
+
+def test_nothing_in_place_of_an_object_is_served_or_refused_in_one_sentence(export: Path) -> None:
+    written = json.loads((export / CONFIG_NAME).read_text())
+    for key in {*written, *KEYS}:
+        for nothing in (False, 0, "", [], {}, None):
+            assert outcome_of(export, written | {key: nothing}).isprintable()
+
+
+def outcome_of(export: Path, document: Any) -> str:
+    """Why an export with this description is refused; "" where it is loaded and answers."""
+    file = export / CONFIG_NAME
+    written = file.read_text()
     refusal = ""
     try:
         file.write_text(json.dumps(document))
@@ -66,4 +78,4 @@ def test_it_is_served_or_refused_in_one_sentence(export: Path, data: st.DataObje
         refusal = str(error)
     finally:
         file.write_text(written)
-    assert refusal.isprintable()
+    return refusal
