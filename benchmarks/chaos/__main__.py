@@ -93,6 +93,7 @@ def last_look(found: Scene) -> dict[str, object]:
         "lives": lives,
         "node chunks": chunks,
         "records": found.run.audited,
+        "between lives": found.run.between_lives,
         "memory, descriptors, threads at the end": vital,
     }
 

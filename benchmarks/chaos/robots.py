@@ -86,6 +86,7 @@ class Run:
     began_s: float = field(default_factory=time.monotonic)
     done: int = 0
     audited: int = 0  # answers that were looked for in the records
+    between_lives: int = 0  # answers that were not, as either of two lives may have given them
     over: threading.Event = field(default_factory=threading.Event)  # no more faults
     stop: threading.Event = field(default_factory=threading.Event)
     violations: list[Violation] = field(default_factory=list)
@@ -103,6 +104,11 @@ class Run:
                 f"VIOLATION {kind}: {text} [{server} {robot}] at {at_s:.1f} s, request {self.done}",
                 flush=True,
             )
+
+    def count_between_lives(self) -> None:
+        """Count an answer that is not looked for in the records: its server began anew while it was awaited."""
+        with self.lock:
+            self.between_lives += 1
 
     def count(self, outcome: str, compared: str = "") -> None:
         """Count an answered request."""
@@ -156,7 +162,10 @@ class Robot:
                 self._answered(asked, heard, began_s)
                 if heard.rows is not None and heard.block is not None:
                     request_id = str(heard.block["request"]["request_id"])  # not every wire takes one
-                    life.answers[request_id] = (digest(heard.rows), time.monotonic())
+                    if self.server.life is life:
+                        life.answers[request_id] = (digest(heard.rows), time.monotonic())
+                    else:  # ZeroMQ connects again by itself: either of two processes has answered
+                        self.run.count_between_lives()
             except (KeyError, TypeError, ValueError) as error:
                 self.run.violate(WRONG, f"an answer in another form: {error!r}", self.server.name, self.name)
             if self.pace_s:

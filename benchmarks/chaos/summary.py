@@ -59,7 +59,8 @@ def text(found: dict[str, Any]) -> str:
         f"{found['requests']} requests, {found['faults']} faults in {found['seconds']:.0f} s: "
         + ", ".join(f"{count} {name}" for name, count in found["outcomes"].items()),
         "compared: " + ", ".join(f"{count} {name}" for name, count in found["compared"].items()),
-        f"the node's chunks: {found.get('node chunks')}; answers looked for in the records: {found.get('records')}",
+        f"the node's chunks: {found.get('node chunks')}; answers looked for in the records: {found.get('records')}, "
+        f"not looked for, as their server began anew meanwhile: {found.get('between lives')}",
         f"{len(found['violations'])} violations",
     ]
     for kind, count in Counter(each["kind"] for each in found["violations"]).most_common():
