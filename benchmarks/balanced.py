@@ -23,6 +23,7 @@ from benchmarks.exports import ROOT
 CONFIGURATION = ROOT / "deploy" / "haproxy.cfg"
 READY_S = 300.0  # also where other work takes the machine
 END_S = 30.0
+DRAIN_S = 3.0  # twice what `fall 2` and `fastinter` of the configuration take
 SERVER_LINE = re.compile(
     r"^    server r1 10\.0\.0\.11:(\d+) id 1 (.+)\n    server r2 10\.0\.0\.12:\1 id 2 (.+)$", re.MULTILINE
 )
@@ -43,6 +44,7 @@ class Server:
         command = [
             sys.executable, "-m", "reflex_ros.cli.main", "serve", *self.arguments, "--no-ros", "--host", "127.0.0.1",
             "--port", str(self.port), "--robot-id", self.name, "--device", "cpu", "--intra-op-threads", "1",
+            "--drain-s", str(DRAIN_S),
         ]  # fmt: skip
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)

@@ -258,6 +258,11 @@ class Settings:
     http_threads: int = _http(
         4, "Threads that decode and serve HTTP requests; inference itself runs one at a time, or in batches of --max-batch.", minimum=1, maximum=64
     )
+    drain_s: float = _http(
+        0.0, "With HTTP alone: seconds after SIGTERM in which requests are still answered while /health says 503, so that a balancer"
+        " sends the next ones elsewhere; a second signal ends that.",
+        minimum=0.0, maximum=600.0,
+    )
     max_concurrent: int = _http(0, "Concurrent requests on /act; more get 429. 0: no limit of its own.", minimum=0, maximum=10_000)
     max_waiting_per_robot: int = _http(
         8, "Requests of one robot, known by its key or X-Session-Id, that may wait; more get 429. 0: no bound of its own.",

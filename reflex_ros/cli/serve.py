@@ -74,6 +74,10 @@ def main(argv: list[str] | None = None) -> int:
     if not keep_freed_memory():
         log.debug("memory is freed as the environment or the C library says")
     if over_ros:
+        if settings.drain_s:
+            log.warning(
+                "drain_s has no effect with ROS: the robot is left holding and the server ends at once"
+            )
         return _serve_ros(found)
     why = "--no-ros" if no_ros else "rclpy cannot be imported here"
     logs.announce(f"serving HTTP alone, without ROS: {why}")
@@ -166,6 +170,10 @@ def serve_http(settings: Settings) -> int:
         loader = threading.Thread(target=prepare, name="reflex-load", daemon=True)
         loader.start()
         stop.wait()
+        if settings.drain_s and engine.loaded is not None:
+            sidecar.drain()
+            logs.announce(f"draining for {settings.drain_s:g} s: /health says 503, requests are answered")
+            stop.wait_for_another(settings.drain_s)
     sidecar.stop()
     if loader.is_alive():
         # onnxruntime cannot be interrupted while it loads, and aborts when the interpreter is taken down around it

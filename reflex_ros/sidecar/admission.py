@@ -40,10 +40,14 @@ NOTHING_ALLOWED = Access(frozenset())
 
 @dataclass(slots=True)
 class Waiting:
-    """Requests on /act, and those of them that are whole and not answered. Touched by the event loop only."""
+    """Requests on /act, and those of them that are whole and not answered. Touched by the event loop only.
+
+    draining: the server is about to end: it answers, and asks for no more.
+    """
 
     active: int = 0
     requests: int = 0
+    draining: bool = False
 
     @contextmanager
     def whole(self) -> Iterator[None]:

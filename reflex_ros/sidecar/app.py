@@ -155,7 +155,7 @@ async def _failurein_json(request: web.Request, handler: Handler) -> web.StreamR
     connection.begin(request)
     try:
         found = await _answered(request, handler)
-        if connection.half_closed:
+        if connection.half_closed or request.app[WAITING].draining:
             found.force_close()
         return found
     finally:
@@ -268,15 +268,17 @@ async def _act(
 
 
 async def get_health(request: web.Request) -> web.Response:
-    """GET /health: 200 only while a policy is ready."""
-    engine = request.app[ENGINE]
+    """GET /health: 200 only while a policy is ready and the server is not about to end."""
+    engine, draining = request.app[ENGINE], request.app[WAITING].draining
     # what balances the load has no key: it reads the status alone
     brief = request.app[KEYRING].has_file and not access_of(request).may((READ,))
-    return response(brief_health(engine) if brief else health(engine))
+    return response(brief_health(engine, draining=draining) if brief else health(engine, draining=draining))
 
 
 async def get_healthz(request: web.Request) -> web.Response:
     """GET /healthz: OK while a policy is ready, for probes made for openpi."""
+    if request.app[WAITING].draining:
+        return web.Response(text="draining\n", status=503)
     ready = request.app[ENGINE].state == READY
     return web.Response(text="OK\n" if ready else "not ready\n", status=200 if ready else 503)
 

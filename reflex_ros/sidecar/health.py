@@ -15,12 +15,12 @@ from reflex_ros.sidecar.replies import Reply
 _ABSOLUTE = re.compile(r"^(?:/|~/|[A-Za-z]:[\\/])")
 
 
-def health(engine: Engine) -> Reply:
-    """Return 200 only while a policy is ready; the body holds the engine's state."""
+def health(engine: Engine, *, draining: bool = False) -> Reply:
+    """Return 200 only while a policy is ready and the server is not about to end; the body holds the engine's state."""
     loaded, state = engine.loaded, engine.state
     policy = loaded.policy if loaded else None
     document = {
-        "status": {READY: "ok", DEGRADED: "degraded"}.get(state, "not_ready"),
+        "status": "draining" if draining else {READY: "ok", DEGRADED: "degraded"}.get(state, "not_ready"),
         "state": state,
         "model_loaded": policy is not None,
         "inference_mode": policy.inference_mode if policy else "uninitialized",
@@ -39,14 +39,14 @@ def health(engine: Engine) -> Reply:
         if loaded
         else {},
     }
-    return Reply(200 if state == READY else 503, orjson.dumps(document))
+    return Reply(200 if document["status"] == "ok" else 503, orjson.dumps(document))
 
 
-def brief_health(engine: Engine) -> Reply:
+def brief_health(engine: Engine, *, draining: bool = False) -> Reply:
     """Return the same status with no more than the state, for callers whose key may not read."""
-    full = orjson.loads(health(engine).body)
+    full = orjson.loads(health(engine, draining=draining).body)
     brief = {name: full[name] for name in ("status", "state", "model_loaded")}
-    return Reply(200 if engine.state == READY else 503, orjson.dumps(brief))
+    return Reply(200 if brief["status"] == "ok" else 503, orjson.dumps(brief))
 
 
 def public_reason(state: str, reason: str) -> str:

@@ -128,6 +128,11 @@ class Sidecar:
             self._thread.join()
             raise self._failure
 
+    def drain(self) -> None:
+        """Answer as before, but /health says 503 and each answer ends its connection. From any thread; `stop` comes later."""
+        if self.loop is not None and self._waiting is not None:
+            self.loop.call_soon_threadsafe(setattr, self._waiting, "draining", True)
+
     def stop(self) -> None:
         """Take no more requests, finish those in flight within 10 s, and end. May be called twice."""
         if self._thread is None or self.loop is None or self._stopping is None or not self._thread.is_alive():

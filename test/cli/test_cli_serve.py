@@ -119,6 +119,32 @@ def test_a_reply_in_flight_is_finished_first(start: Start, export_dir: ExportDir
     assert ended(process)[0] == 0
 
 
+def test_a_server_that_drains_answers_and_asks_for_no_more_until_a_second_signal(
+    start: Start, export_dir: ExportDir
+) -> None:
+    process = start(export_dir("mono_pi0_7"), "--no-ros", "--drain-s", "600")
+    client = client_of(process)
+    wait_for(lambda: ready(client))
+    assert "connection" not in client.act().headers
+    process.send_signal(signal.SIGTERM)
+    wait_for(lambda: client.get("/health").json["status"] == "draining")
+    assert (client.get("/health").status, client.get("/healthz").status) == (503, 503)
+    acted = client.act()
+    assert (acted.status, acted.headers["connection"]) == (200, "close")
+    process.send_signal(signal.SIGTERM)
+    status, out, _ = ended(process)
+    assert status == 0
+    assert "draining for 600 s: /health says 503, requests are answered" in out
+
+
+def test_a_server_that_drains_ends_by_itself(start: Start, export_dir: ExportDir) -> None:
+    process = start(export_dir("mono_pi0_7"), "--no-ros", "--drain-s", "0.3")
+    client = client_of(process)
+    wait_for(lambda: ready(client))
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 0
+
+
 def in_flight_lines(client: Client) -> bytes:
     lines = client.get("/metrics").body.splitlines()
     return b"\n".join(line for line in lines if line.startswith(b"reflex_in_flight_requests{"))

@@ -52,6 +52,17 @@ def test_either_signal_asks_once_and_for_all_and_has_its_usual_effect_afterwards
     assert signal.getsignal(number) is before
 
 
+def test_another_signal_is_told_from_the_first() -> None:
+    with stop_on_signals() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        stop.wait()
+        assert not stop.wait_for_another(0.0)
+        assert stop.requested
+        signal.raise_signal(signal.SIGINT)
+        assert stop.wait_for_another(30.0)
+        assert stop.requested
+
+
 def test_a_signal_that_another_thread_is_given_stops_as_well() -> None:
     """It does not wake the main thread, as one does not that comes just before the main thread sleeps."""
     program = """
