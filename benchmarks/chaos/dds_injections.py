@@ -6,24 +6,26 @@ from __future__ import annotations
 import random
 import time
 
-from benchmarks.chaos.injections import Inject, Kind
+from benchmarks.chaos.injections import Inject, Kind, reset_guard
 from benchmarks.chaos.policy_files import HANG, NAN, RAISE
 from benchmarks.chaos.scene import Scene
 from benchmarks.chaos.supervised import Server
 
+JUDGED_S = 0.5  # by then the last chunk of the fault has been judged
 STEPS_S = (-3600.0, -30.0, -1.5, 1.5, 30.0, 3600.0)
 
 
 def told(before: dict[str, object], after: dict[str, object], low_s: float, high_s: float) -> Inject:
-    """Return a fault that the arm's process makes itself."""
+    """Return a fault that the arm's process makes itself; ten chunks of it in a row trip the guard, and a person resets that."""
 
-    def inject(scene: Scene, _server: Server, draw: random.Random) -> str:
+    def inject(scene: Scene, server: Server, draw: random.Random) -> str:
         assert scene.ros is not None
         chunks = scene.ros.chunks.copy()
         scene.ros.tell(**before)
         time.sleep(draw.uniform(low_s, high_s))
         scene.ros.tell(**after)
-        return changed(scene, chunks)
+        time.sleep(JUDGED_S)
+        return f"{changed(scene, chunks)}, {reset_guard(server)} guards reset"
 
     return inject
 
