@@ -163,6 +163,20 @@ def test_a_server_that_is_killed_loses_at_most_what_was_in_flight(behind: Fleet)
 
 
 @pytest.mark.usefixtures("client")
+def test_where_no_server_is_ready_the_refusal_is_one_that_clients_read(behind: Fleet) -> None:
+    for server in behind.servers:
+        server.kill()
+    try:
+        refused = acted(Client(behind.port), "nobody")
+        assert (refused.status, refused.json["error"]) == (503, "not-ready")
+        assert refused.headers["retry-after"] == "1"
+        assert refused.headers["content-type"] == "application/json"
+    finally:
+        for server in behind.servers:
+            back(behind, server.name)
+
+
+@pytest.mark.usefixtures("client")
 def test_a_rolling_update_loses_no_request(behind: Fleet) -> None:
     with robots_at_work(behind.port) as robots:
         for server in behind.servers:
