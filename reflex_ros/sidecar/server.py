@@ -130,7 +130,7 @@ class Sidecar:
 
     def drain(self) -> None:
         """Answer as before, but /health says 503 and each answer ends its connection. From any thread; `stop` comes later."""
-        if self.loop is not None and self._waiting is not None:
+        if self.loop is not None and self._waiting is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(setattr, self._waiting, "draining", True)
 
     def stop(self) -> None:
