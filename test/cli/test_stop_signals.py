@@ -52,7 +52,7 @@ def test_either_signal_asks_once_and_for_all_and_has_its_usual_effect_afterwards
     assert signal.getsignal(number) is before
 
 
-def test_another_signal_is_told_from_the_first() -> None:
+def test_a_second_signal_is_not_taken_for_the_first() -> None:
     with stop_on_signals() as stop:
         signal.raise_signal(signal.SIGTERM)
         stop.wait()
