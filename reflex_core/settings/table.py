@@ -233,9 +233,7 @@ class Settings:
         choices=("full", "consumed"),
     )
     record_bag_storage: str = _record("mcap", "Format of the bags' files.", choices=("mcap", "sqlite3"))
-    record_bag_split_mb: int = _record(
-        512, "Size at which a bag's file is split.", minimum=1, maximum=1_000_000
-    )
+    record_bag_split_mb: int = _record(512, "Size at which a bag's file is split.", minimum=1, maximum=1_000_000)
     otel_endpoint: str = _record(
         "", "Base URL of an OTLP/HTTP receiver that gets an OpenTelemetry span per request (extra `otel`). Empty: none.", metavar="URL",
     )
@@ -259,9 +257,7 @@ class Settings:
         4, "Threads that decode and serve HTTP requests; inference itself runs one at a time, or in batches of --max-batch.", minimum=1, maximum=64
     )
     drain_s: float = _http(
-        0.0, "With HTTP alone: seconds after SIGTERM in which requests are still answered while /health says 503, so that a balancer"
-        " sends the next ones elsewhere; a second signal ends that.",
-        minimum=0.0, maximum=600.0,
+        0.0, "With HTTP alone: seconds after SIGTERM in which /health says 503 and requests are answered.", minimum=0.0, maximum=600.0
     )
     max_concurrent: int = _http(0, "Concurrent requests on /act; more get 429. 0: no limit of its own.", minimum=0, maximum=10_000)
     max_waiting_per_robot: int = _http(
