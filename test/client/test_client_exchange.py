@@ -206,6 +206,16 @@ def test_the_key_and_the_episode_are_in_the_headers() -> None:
     assert first.head.startswith("POST /act HTTP/1.1")
 
 
+def test_each_request_for_a_chunk_states_the_time_that_is_left() -> None:
+    with scripted(replies(503), replies(200)) as server, Policy(server.url, retries=QUICK) as policy:
+        policy.act(state=[0.0], timeout_s=PATIENCE_S)
+        policy.act(state=[0.0], timeout_s=601.0)
+        policy.health()
+    first, again, beyond, health = (request.header("X-Reflex-Deadline-Ms") for request in server.received)
+    assert 0.0 < float(again) < float(first) <= PATIENCE_S * 1e3
+    assert (beyond, health) == ("", "")  # more than a server takes, and no chunk
+
+
 def test_a_path_before_the_server_s_own_is_kept() -> None:
     with scripted(replies(200)) as server:
         act(f"{server.url}/robots/one/")
