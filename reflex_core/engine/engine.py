@@ -207,12 +207,17 @@ class Engine:
         return loaded.pair
 
     def report_outcome(
-        self, episode_id: str, success: bool, score: float | None = None, note: str = ""
+        self, episode_id: str, success: bool, score: float | None = None, note: str = "", robot_id: str = ""
     ) -> Outcome:
-        """Store how an episode ended. Raises NotReadyError before `load`, ObservationError for an empty report."""
+        """Store how an episode ended. robot_id: that may report its own episodes alone; "": all may be reported.
+
+        Raises NotReadyError before `load`, ObservationError for an empty report, OtherRobotsEpisodeError.
+        """
         loaded = self._loaded
         if loaded is None:
             raise NotReadyError(self._state, "no policy is loaded")
+        if robot_id:
+            loaded.outcomes.require_own(episode_id, robot_id)
         return loaded.outcomes.report(episode_id, success, score, note)
 
     def unload(self) -> None:
