@@ -82,12 +82,14 @@ class Server:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Servers and the port of the balancer. admin: socket of its runtime API."""
+    """Servers and the ports of the balancer, lerobot_port and groot_port of its TCP back ends. admin: socket of its runtime API."""
 
     servers: Sequence[Server]
     port: int
     admin: Path
     balancer: subprocess.Popen[bytes]
+    lerobot_port: int
+    groot_port: int
 
     def command(self, line: str) -> str:
         """Send a command to the balancer's runtime API and return its answer."""
@@ -135,21 +137,30 @@ class Fleet:
 
 
 @contextmanager
-def fleet(count: int, arguments: Sequence[str] = ("demo",)) -> Iterator[Fleet]:
-    """Start `count` servers with these arguments of `reflex serve`, and a balancer in front; all are ready when it yields."""
+def fleet(count: int, arguments: Sequence[str] = ("demo",), *, tcp_wires: bool = False) -> Iterator[Fleet]:
+    """Start `count` servers with these arguments of `reflex serve`, and a balancer in front; all are ready when it yields.
+
+    tcp_wires: the servers listen for clients of LeRobot and Isaac-GR00T as well.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        *ports, port, spare1, spare2, spare3 = free_ports(count + 4)
-        servers = [
-            Server(f"r{number}", own, tuple(arguments), folder / f"r{number}.log")
-            for number, own in enumerate(ports, 1)
-        ]
+        port, lerobot, groot, metrics, *rest = free_ports(4 + 3 * count)
+        ports, lerobot_ports, groot_ports = rest[:count], rest[count : 2 * count], rest[2 * count :]
+        servers = []
+        for number, (own, of_lerobot, of_groot) in enumerate(
+            zip(ports, lerobot_ports, groot_ports, strict=True), 1
+        ):
+            words = f"--lerobot-port {of_lerobot} --lerobot-units radians --groot-port {of_groot}"
+            more = words.split() if tcp_wires else []
+            servers.append(Server(f"r{number}", own, (*arguments, *more), folder / f"r{number}.log"))
         for server in servers:
             stack.callback(server.terminate)
             server.start()
         for server in servers:
             server.wait_until_ready()
-        text = configuration(ports, {8000: port, 8080: spare1, 5555: spare2, 8404: spare3}, folder / "admin")
+        behind = {8000: ports, 8080: lerobot_ports, 5555: groot_ports}
+        binds = {8000: port, 8080: lerobot, 5555: groot, 8404: metrics}
+        text = configuration(behind, binds, folder / "admin")
         (folder / "haproxy.cfg").write_text(text, encoding="utf-8")
         program, variables = haproxy()
         with (folder / "haproxy.log").open("wb") as log:
@@ -164,17 +175,20 @@ def fleet(count: int, arguments: Sequence[str] = ("demo",)) -> Iterator[Fleet]:
             if balancer.poll() is not None or time.monotonic() > end_s:
                 raise RuntimeError(f"HAProxy did not start: {(folder / 'haproxy.log').read_text()[-2000:]}")
             time.sleep(0.02)
-        yield Fleet(servers, port, folder / "admin", balancer)
+        yield Fleet(servers, port, folder / "admin", balancer, lerobot, groot)
 
 
-def configuration(ports: Sequence[int], binds: Mapping[int, int], admin: Path) -> str:
-    """Return the shipped configuration for servers on this machine. binds: what each shipped port becomes."""
+def configuration(behind: Mapping[int, Sequence[int]], binds: Mapping[int, int], admin: Path) -> str:
+    """Return the shipped configuration for servers on this machine.
+
+    behind: the servers' ports by the port that the shipped lines have. binds: what each port of the balancer becomes.
+    """
 
     def lines(found: re.Match[str]) -> str:
         rest = found[2]
         return "\n".join(
             f"    server r{number} 127.0.0.1:{port} id {number} {rest.replace('r1', f'r{number}')}"
-            for number, port in enumerate(ports, 1)
+            for number, port in enumerate(behind[int(found[1])], 1)
         )
 
     text, count = SERVER_LINE.subn(lines, CONFIGURATION.read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, Mapping
 
@@ -14,6 +15,7 @@ from reflex_client.transport.connection import Response
 
 POLICY, HOLD = "policy", "hold"
 SENTENCE_CHARACTERS = 4000
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{0,12})?")  # float() takes more: 1_0, 1e3, digits of other scripts
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,8 @@ def _refused(response: Response, found: Mapping[str, Any]) -> RefusedError:
 
 def retry_after_s(response: Response) -> float | None:
     """Return the seconds of its Retry-After; None where it has none, or a date."""
-    try:
-        seconds = float(response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if 0.0 <= seconds < 1e6 else None
+    text = response.headers.get("retry-after", "")
+    return float(text) if _SECONDS.fullmatch(text) else None
 
 
 def reply_of(document: Mapping[str, Any], round_trip_ms: float, request_id: str) -> Reply:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any
 
 from reflex_client.errors import OutOfTimeError, ReflexClientError
 from reflex_client.reply import document_of
@@ -16,6 +16,8 @@ from reflex_client.version import __version__
 
 DEFAULT_TIMEOUT_S = 5.0
 DEFAULT_RETRIES = Retries()
+DEADLINE_HEADER = "X-Reflex-Deadline-Ms"
+LONGEST_DEADLINE_S = 600.0  # that a server accepts
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,16 @@ class Exchanger:
     ) -> tuple[dict[str, Any], float]:
         """Return the reply's JSON object and the milliseconds that it took. Raises ReflexClientError.
 
-        What is temporary is asked again until the time is used up; a pause that would outlast it is not begun.
+        What is temporary is asked again until the time is used up; a pause that would outlast it is not begun. Each request for
+        a chunk states the time that is left, so that the server makes no answer that would come too late.
         """
         call = call or Call()
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         deadline, began_s, attempt = Deadline(limit_s), time.perf_counter(), 0
         headers = self._headers(body, episode_id)
         while True:
+            if path == "/act" and 0.0 < deadline.remaining_s <= LONGEST_DEADLINE_S:
+                headers[DEADLINE_HEADER] = f"{max(deadline.remaining_s * 1e3, 0.001):.3f}"
             try:
                 response = self.server.exchange(method, path, body, headers, deadline, call)
                 return document_of(response), (time.perf_counter() - began_s) * 1e3
@@ -61,7 +66,7 @@ class Exchanger:
                 raise OutOfTimeError("the request was given up", "aborted")
             attempt += 1
 
-    def _headers(self, body: bytes | None, episode_id: str | None) -> Mapping[str, str]:
+    def _headers(self, body: bytes | None, episode_id: str | None) -> dict[str, str]:
         headers = {"User-Agent": f"reflex_client/{__version__}", "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"

@@ -17,7 +17,7 @@ from reflex_core.dataset.feature_statistics import Brightness, Statistics, of_ve
 from reflex_core.dataset.streams import Moment
 from reflex_core.dataset.survey import Episode, Survey, clean
 from reflex_core.errors import ConfigurationError
-from reflex_core.images.opencv import cv2
+from reflex_core.images.opencv import opencv
 from reflex_core.values import Frame, Pixels
 
 CODEBASE_VERSION = "v3.0"
@@ -36,7 +36,7 @@ def require_libraries() -> None:
         raise ConfigurationError(
             "--format lerobot needs pyarrow: pip install 'reflex_ros[lerobot]'"
         ) from error
-    if cv2 is None:
+    if opencv() is None:
         raise ConfigurationError(
             "--format lerobot needs opencv-python-headless: pip install 'reflex_ros[lerobot]'"
         )
@@ -221,6 +221,7 @@ def _file_of(frame: Frame, pixels: Pixels) -> bytes:
     """Return JPEG and PNG as they were recorded; a raw image becomes a PNG, which is lossless."""
     if frame.encoding in ("jpeg", "png"):
         return bytes(frame.data)
+    cv2 = opencv()
     return bytes(cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1])
 
 

@@ -20,6 +20,7 @@ from reflex_core.engine.load_remote import ConnectRemote
 from reflex_core.engine.serving_state import EngineContext, ServingState
 from reflex_core.engine.validation import require_sound
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError, ReflexError
+from reflex_core.images.opencv import opencv
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.cloud_server import CloudServer
 from reflex_core.records.audit.log import AuditLog
@@ -132,11 +133,16 @@ class Engine:
             self._enter(INACTIVE)
 
     def warm_up(self) -> None:
-        """Run the network twice with its real shapes; ends `ready`. Raises InferenceError, ends `failed`."""
+        """Run the network twice with its real shapes; ends `ready`. Raises InferenceError, ends `failed`.
+
+        OpenCV is imported where a robot may be waiting for the first answer; else the first picture that needs it does so.
+        """
         with self._lock:
             loaded = self._require(INACTIVE, READY)
             self._enter(WARMING)
             try:
+                if _may_be_in_a_hurry(self.settings):
+                    opencv()
                 for done, slot in enumerate(loaded.slots.values()):
                     report(done / len(loaded.slots), "warming up", slot.policy.export.model_version)
                     for note in slot.warm_up():
@@ -201,12 +207,17 @@ class Engine:
         return loaded.pair
 
     def report_outcome(
-        self, episode_id: str, success: bool, score: float | None = None, note: str = ""
+        self, episode_id: str, success: bool, score: float | None = None, note: str = "", robot_id: str = ""
     ) -> Outcome:
-        """Store how an episode ended. Raises NotReadyError before `load`, ObservationError for an empty report."""
+        """Store how an episode ended. robot_id: that may report its own episodes alone; "": all may be reported.
+
+        Raises NotReadyError before `load`, ObservationError for an empty report, OtherRobotsEpisodeError.
+        """
         loaded = self._loaded
         if loaded is None:
             raise NotReadyError(self._state, "no policy is loaded")
+        if robot_id:
+            loaded.outcomes.require_own(episode_id, robot_id)
         return loaded.outcomes.report(episode_id, success, score, note)
 
     def unload(self) -> None:
@@ -332,3 +343,11 @@ class Engine:
     def _enter(self, state: str, reason: str = "") -> None:
         self._state, self._reason = state, reason
         self.metrics.server_up.set(1 if state == READY else 0)
+
+
+def _may_be_in_a_hurry(settings: Settings) -> bool:
+    """Return whether a robot is named, or answers have a time limit, or every one of them scales its pictures."""
+    named = settings.embodiment or settings.custom_embodiment_config
+    ports = settings.lerobot_port >= 0 or settings.groot_port >= 0
+    scales = settings.prefix_cache or settings.a2c2_checkpoint
+    return bool(named or ports or settings.deadline_ms or scales)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.images.opencv import cv2
+from reflex_core.images.opencv import opencv
 from reflex_core.values import Pixels
 
 _BITS = 12  # of the fixed point that OpenCV divides in
@@ -21,6 +21,7 @@ def hue_saturation_value(pixels: Pixels) -> tuple[NDArray[np.uint8], NDArray[np.
 
     Source: OpenCV's COLOR_RGB2HSV (modules/imgproc/src/color_hsv.simd.hpp).
     """
+    cv2 = opencv()
     if cv2 is not None:
         hue, saturation, value = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))
         return hue, saturation, value

@@ -1,17 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenCV as `cv2`, or None: a ROS install has it, the wheel of pure Python only with the extra `opencv`."""
+"""OpenCV, or None: a ROS install has it, the wheel of pure Python only with the extra `opencv`.
+
+It is imported when the first picture needs it, as it takes 17 MB; `engine.warm_up` does so before a robot's first request.
+"""
 
 from __future__ import annotations
 
+import importlib
+import threading
 from typing import Any
 
 from reflex_core.errors import ObservationError
 
-cv2: Any
-try:
-    import cv2
-except ModuleNotFoundError:  # a damaged OpenCV raises another ImportError, which says what it lacks
-    cv2 = None
+# in the middle of its import sys.modules has two modules of this name, one after the other
+_importing = threading.Lock()
+_imported: list[Any] = []  # cv2, or None where there is none; nothing before the first call
+
+
+def opencv() -> Any:
+    """Import `cv2` the first time and return it; None where it is not installed. A damaged one raises ImportError."""
+    if _imported:
+        return _imported[0]
+    with _importing:
+        if not _imported:
+            try:
+                _imported.append(importlib.import_module("cv2"))
+            except (
+                ModuleNotFoundError
+            ):  # of a damaged one it is another ImportError, which says what it lacks
+                _imported.append(None)
+    return _imported[0]
+
+
+def opencv_if_imported() -> Any:
+    """Return `cv2` where `opencv` was called before and found it, else None; for work that is as quick without it."""
+    return _imported[0] if _imported else None
 
 
 def lacking(image: str) -> ObservationError:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
 
 from reflex_core.errors import ObservationError
 from reflex_core.images.file_kind import FileHeader, FileKind
-from reflex_core.images.opencv import cv2, lacking
+from reflex_core.images.opencv import lacking, opencv
 from reflex_core.images.png_chunks import pixel_chunks
 from reflex_core.values import Pixels
 
@@ -28,19 +29,22 @@ def _header(data: bytes | memoryview) -> FileHeader:
 
 
 def _decode(data: bytes | memoryview) -> Pixels:
-    chunks = pixel_chunks(data)
+    chunks, cv2 = pixel_chunks(data), opencv()
     if cv2 is None:
         return _with_pillow(chunks)
-    return np.asarray(cv2.cvtColor(_with_opencv(chunks, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return np.asarray(
+        cv2.cvtColor(_with_opencv(cv2, chunks, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), dtype=np.uint8
+    )
 
 
 def _decode_grey(data: bytes | memoryview) -> Pixels:
+    cv2 = opencv()
     if cv2 is None:
         raise lacking("a Bayer image in a PNG")
-    return _with_opencv(pixel_chunks(data), cv2.IMREAD_GRAYSCALE)[:, :, None]
+    return _with_opencv(cv2, pixel_chunks(data), cv2.IMREAD_GRAYSCALE)[:, :, None]
 
 
-def _with_opencv(data: bytes | memoryview, colours: int) -> Pixels:
+def _with_opencv(cv2: Any, data: bytes | memoryview, colours: int) -> Pixels:
     """Decode with OpenCV, which releases the interpreter lock: the better one for a server."""
     flat = np.frombuffer(data, dtype=np.uint8)
     try:

@@ -7,7 +7,7 @@ import numpy as np
 
 from reflex_core.errors import ObservationError
 from reflex_core.images.file_kinds import KINDS, file_header
-from reflex_core.images.opencv import cv2, lacking
+from reflex_core.images.opencv import lacking, opencv
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Frame, Pixels
 
@@ -129,6 +129,7 @@ def _in_colour(frame: Frame, packed: Pixels, conversion: str) -> Pixels:
     wrong = f"a {frame.encoding} image cannot be {frame.width}x{frame.height}: neighbouring pixels share their colour"
     if frame.encoding.startswith("bayer") and min(frame.height, frame.width) < 3:  # OpenCV would answer black
         raise ObservationError(wrong, "bad-image")
+    cv2 = opencv()
     if cv2 is None:
         raise lacking(f"a {frame.encoding} image")
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.images.opencv import cv2
+from reflex_core.images.opencv import opencv
 
 _LEAST_SHARE = 1e-3  # of a pixel: OpenCV leaves out what a cell covers less of
 _ONE = np.float32(2048)  # 1.0 as the bilinear filter's fixed point has it
@@ -28,6 +28,7 @@ def area_averaged(pixels: Array, height: int, width: int) -> Array:
 
     Without OpenCV the bytes of uint8 are the same, float32 agrees to a rounding.
     """
+    cv2 = opencv()
     if cv2 is not None:
         return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA))
     rows, columns = pixels.shape[:2]
@@ -40,6 +41,7 @@ def area_averaged(pixels: Array, height: int, width: int) -> Array:
 
 def bilinear(pixels: Array, height: int, width: int) -> Array:
     """Interpolate uint8 pixels, shaped as for area_averaged, to height x width; INTER_LINEAR."""
+    cv2 = opencv()
     if cv2 is not None:
         return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR))
     rows, columns = pixels.shape[:2]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from reflex_core.errors import ExportError
 from reflex_core.files.regular_file import unreadable
@@ -25,6 +24,8 @@ def read_table(file: Path, keys: Iterable[str] | None = None) -> Table:
     keys: only tensors whose name begins with one of these; None takes all. The name is split at its LAST dot, as
     cameras and datasets have dots in theirs.
     """
+    from safetensors import SafetensorError, safe_open  # only here: few exports have such a file
+
     if why := unreadable(file):
         raise ExportError(
             f"{file}: the statistics must be a regular file, it is {why}", "export-file-missing"

@@ -6,16 +6,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from reflex_core.errors import ExportError, ObservationError
 from reflex_core.export.prompt import SIDES, LanguageSlot
 from reflex_core.files.json_fields import JsonError, read_object
 from reflex_core.text.untrusted import escaped
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 LONGEST_PROMPT = 10_000  # characters: far beyond any token window, and what the cache may hold stays small
 
@@ -34,6 +36,8 @@ class Language:
 
     def __init__(self, slot: LanguageSlot, path: Path) -> None:
         """Load the tokenizer. Raises ExportError for files that are no tokenizer."""
+        from tokenizers import Tokenizer  # only here: a policy without instructions does without its 4 MB
+
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:

@@ -11,10 +11,19 @@ from dataclasses import dataclass
 from reflex_core.concurrency.lru import Lru
 from reflex_core.errors import ObservationError
 from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
+from reflex_core.robot.callers import caller_of
+from reflex_core.text.untrusted import shown
 from reflex_core.values import Request, Served
 
 EPISODES_KEPT = 10_000
 NOTE_LENGTH = 500
+
+
+class OtherRobotsEpisodeError(ObservationError):
+    """The episode is not of the robot that reports its end."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "other-robot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,7 @@ class Outcomes:
         self.recorded: Callable[[Outcome], None] = lambda _: None  # set by what records an activation
         self._lock = threading.Lock()
         self._drove: Lru[str, str] = Lru(most_episodes)
+        self._first_callers: Lru[str, str] = Lru(most_episodes)  # the caller of an episode's first answer
         self._known: Lru[str, Outcome] = Lru(most_episodes)
 
     def answered(self, request: Request, served: Served) -> None:
@@ -52,6 +62,17 @@ class Outcomes:
         with self._lock:
             before = self._drove.get(episode_id)
             self._drove.put(episode_id, served.slot if before in (None, served.slot) else "")
+            self._first_callers.put(episode_id, self._first_callers.get(episode_id) or caller_of(request))
+
+    def require_own(self, episode_id: str, robot_id: str) -> None:
+        """Raise OtherRobotsEpisodeError for an episode whose first answer another caller got; one that is unknown passes."""
+        with self._lock:
+            caller = self._first_callers.get(episode_id)
+        if caller not in (None, robot_id):
+            raise OtherRobotsEpisodeError(
+                f"this key is for the robot {robot_id!r}, and the episode {shown(episode_id)} is not its own:"
+                " its outcome needs that robot's key, or one with the right 'operate'"
+            )
 
     def report(self, episode_id: str, success: bool, score: float | None = None, note: str = "") -> Outcome:
         """Store how an episode ended. Raises ObservationError for an empty report."""

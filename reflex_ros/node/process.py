@@ -18,6 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from reflex_core.doctor.finding import OK
 from reflex_core.errors import ReflexError, SettingError
+from reflex_core.images.opencv import opencv
 from reflex_ros.console import logs
 from reflex_ros.console.ros_args import ROS_ARGS
 from reflex_ros.console.stop_signals import SIGNALS, StopRequest, request_on_signals
@@ -37,6 +38,7 @@ def run(given: Given) -> int:
     if line := take_profile():
         log.info("%s", line)
     os.environ.update({**logs.ROS_FORMAT, **os.environ})
+    opencv()  # imported before a robot waits for an answer
     try:
         rclpy.init(args=_ros_args(given), signal_handler_options=SignalHandlerOptions.NO)
         theirs = [_parameter(name, value) for name, value in given.ros_parameters.items()]

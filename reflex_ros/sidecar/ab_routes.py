@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 import orjson
@@ -12,10 +13,14 @@ from reflex_core.engine.engine import Engine
 from reflex_core.errors import NotReadyError, ObservationError, ReflexError, SettingError
 from reflex_core.files.json_fields import is_number
 from reflex_core.slots.changing import SwapError
+from reflex_core.slots.outcomes import OtherRobotsEpisodeError
 from reflex_core.slots.pair import Pair
+from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.sidecar.problems import fresh_id
 from reflex_ros.sidecar.replies import Reply, problem
 from reflex_ros.sidecar.wires.schema import FLAG, NUMBER, TEXT, Schema, or_null
+
+_refused = RateLimitedLog(logging.getLogger(__name__))
 
 LARGEST_BODY = 64 << 10
 TEXT_LENGTH = 500
@@ -57,8 +62,8 @@ def change_policies(engine: Engine, body: bytes) -> Reply:
     return policies(engine)
 
 
-def report_outcome(engine: Engine, episode_id: str, body: bytes) -> Reply:
-    """POST /episodes/<id>/outcome: how an episode ended, and which slot drove it."""
+def report_outcome(engine: Engine, episode_id: str, body: bytes, robot_id: str = "") -> Reply:
+    """POST /episodes/<id>/outcome: how an episode ended, and which slot drove it. robot_id: as of Engine.report_outcome."""
     try:
         document = _object(body)
         unknown = sorted(set(document) - set(OUTCOME))
@@ -71,8 +76,12 @@ def report_outcome(engine: Engine, episode_id: str, body: bytes) -> Reply:
             raise ObservationError(f"score must be a number, got {score!r:.40}", "bad-outcome")
         success: Any = document.get("success")
         kept = engine.report_outcome(
-            episode_id, success, None if score is None else float(score), _text(document, "note")
+            episode_id, success, None if score is None else float(score), _text(document, "note"), robot_id
         )
+    except OtherRobotsEpisodeError as error:
+        engine.metrics.errors.labels(error.slug).inc()
+        _refused(logging.WARNING, error.slug, "an outcome is refused: %s", error)
+        return problem(403, error.slug, str(error), fresh_id())
     except Exception as error:
         return _refusal(error)
     return Reply(200, orjson.dumps(dataclasses.asdict(kept)))

@@ -37,6 +37,11 @@ class Access:
         return f"key {self.key_id}, robot {self.robot_id}" if self.robot_id else f"key {self.key_id}"
 
 
+def own_robot(access: Access) -> str:
+    """Return the robot whose episodes alone it may report on; "" where it may report on all."""
+    return "" if access.may((OPERATE,)) else access.robot_id
+
+
 EVERYTHING = Access(frozenset(RIGHTS))
 
 

@@ -124,7 +124,7 @@ def _direct(engine: Engine, loaded: ServingState, wire: Wire, found: DirectReply
     if found.begins:
         loaded.begins(found.begins, robot)
     if found.outcome is not None:
-        engine.report_outcome(found.outcome.episode_id, found.outcome.success)
+        engine.report_outcome(found.outcome.episode_id, found.outcome.success, robot_id=robot)
     return Reply(200, found.body, {}, TEXT_TYPE if found.text else wire.content_type)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from reflex_ros.sidecar.worker_threads import WorkerThreads
 SESSION_HEADER = "X-Session-Id"
 DEADLINE_HEADER = "X-Reflex-Deadline-Ms"
 LONGEST_DEADLINE_MS = 600_000.0
+# float() takes 1_0, 1e3, nan and digits of other scripts as well, which a proxy in between may read in another way
+_MILLISECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?")
 
 T = TypeVar("T")
 
@@ -122,13 +125,10 @@ def deadline_of(request: web.BaseRequest, received_ns: int) -> float:
     if len(found) > 1:
         raise DeadlineError(f"a request must state one {DEADLINE_HEADER}, got {len(found)}")
     [text] = found
-    try:
-        milliseconds = float(text)
-    except ValueError:
-        milliseconds = math.nan
+    milliseconds = float(text) if _MILLISECONDS.fullmatch(text) else math.nan
     if not 0.0 < milliseconds <= LONGEST_DEADLINE_MS:
         raise DeadlineError(
-            f"{DEADLINE_HEADER} must be a number of milliseconds from 0 to {LONGEST_DEADLINE_MS:g}, got {shown(text)}"
+            f"{DEADLINE_HEADER} must be a decimal number of milliseconds from 0 to {LONGEST_DEADLINE_MS:g}, got {shown(text)}"
         )
     return received_ns * 1e-9 + milliseconds * 1e-3
 

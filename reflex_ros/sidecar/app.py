@@ -28,7 +28,7 @@ from reflex_ros.sidecar.ab_routes import (
     policies,
     report_outcome,
 )
-from reflex_ros.sidecar.access import Keyring
+from reflex_ros.sidecar.access import Keyring, own_robot
 from reflex_ros.sidecar.act import Call, answer, largest_body, refused
 from reflex_ros.sidecar.addresses import HOP_HEADER
 from reflex_ros.sidecar.admission import (
@@ -327,7 +327,8 @@ async def post_outcome(request: web.Request) -> web.Response:
     session = session_of(request.headers)
     body, episode_id = await _small_body(request), request.match_info["episode_id"]
     require_same(episode_id, session)
-    return response(await _on_clerk(request, lambda engine: report_outcome(engine, episode_id, body)))
+    report = partial(report_outcome, episode_id=episode_id, body=body, robot_id=own_robot(access_of(request)))
+    return response(await _on_clerk(request, report))
 
 
 async def post_instruction(request: web.Request) -> web.Response:

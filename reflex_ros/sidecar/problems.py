@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError
+from reflex_core.slots.outcomes import OtherRobotsEpisodeError
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import NOTHING
 
@@ -64,7 +65,8 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     if isinstance(error, BodyError):
         return Problem(error.status, error.slug, str(error), request_id)
     if isinstance(error, ObservationError):
-        return Problem(422, error.slug, str(error), request_id)
+        status = 403 if isinstance(error, OtherRobotsEpisodeError) else 422
+        return Problem(status, error.slug, str(error), request_id)
     if isinstance(error, NotReadyError):
         # a breaker's or an objective's sentence is numbers only; the others may name files
         plain = error.slug != NotReadyError.slug

@@ -28,7 +28,7 @@ PATIENCE_S = 60.0
 
 
 def act(url: str, **options: object) -> reflex_client.Reply:
-    with Policy(url, retries=QUICK, **{"timeout_s": PATIENCE_S, **options}) as policy:  # type: ignore[arg-type]
+    with Policy(url, **{"retries": QUICK, "timeout_s": PATIENCE_S, **options}) as policy:  # type: ignore[arg-type]
         return policy.act(state=[0.0, 1.0], instruction="go", request_id="r-9")
 
 
@@ -87,6 +87,14 @@ def test_a_retry_after_is_waited_for_and_one_beyond_the_deadline_is_not() -> Non
             act(server.url, timeout_s=30.0)
         assert raised.value.retry_after_s == 60.0
         assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("text", ["1_0", "1e1", "nan", "inf", "-1", "Wed, 21 Oct 2026 07:28:00 GMT"])
+def test_a_retry_after_that_is_no_decimal_number_is_none(text: str) -> None:
+    refused = scripted(replies(503, REFUSAL, f"Retry-After: {text}"))
+    with refused as server, pytest.raises(reflex_client.UnavailableError) as raised:
+        act(server.url, retries=Retries(most=0))
+    assert raised.value.retry_after_s is None
 
 
 def test_pauses_grow_are_no_two_alike_and_end() -> None:
@@ -204,6 +212,16 @@ def test_the_key_and_the_episode_are_in_the_headers() -> None:
     assert (first.header("Authorization"), first.header("X-Session-Id")) == ("Bearer secret", "ep-1")
     assert second.header("X-Session-Id") == ""
     assert first.head.startswith("POST /act HTTP/1.1")
+
+
+def test_each_request_for_a_chunk_states_the_time_that_is_left() -> None:
+    with scripted(replies(503), replies(200)) as server, Policy(server.url, retries=QUICK) as policy:
+        policy.act(state=[0.0], timeout_s=PATIENCE_S)
+        policy.act(state=[0.0], timeout_s=601.0)
+        policy.health()
+    first, again, beyond, health = (request.header("X-Reflex-Deadline-Ms") for request in server.received)
+    assert 0.0 < float(again) < float(first) <= PATIENCE_S * 1e3
+    assert (beyond, health) == ("", "")  # more than a server takes, and no chunk
 
 
 def test_a_path_before_the_server_s_own_is_kept() -> None:

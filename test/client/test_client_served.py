@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from client_programs import typed
-from http_client import picture
+from http_client import Background, at_the_policy, busy, picture, wait_for
 from servers import Server
 
 import reflex_client
 from reflex_client import AsyncPolicy, InvalidObservationError, Policy, Row
 from reflex_core.files.share import embedded_policy
+from reflex_ros.sidecar import fair_queue
 
 Serve = Callable[..., Server]
 PATIENCE_S = 60.0
@@ -149,6 +150,27 @@ def test_a_player_hands_out_what_is_left_while_the_server_is_away_and_goes_on_wh
         while player.chunks == before:
             player.next_row()
         assert player.problem is None
+
+
+def test_an_answer_that_would_come_too_late_is_not_made(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fair_queue, "FIRST_GUESS_S", 2.0 * PATIENCE_S)  # what a request takes, as it believes
+    server, answered = serve("mono_pi0_7", export_dir=str(embedded_policy())), list[str]()
+    server.engine.listen(lambda request, _: answered.append(request.request_id))
+    policy = Policy(server.sidecar.url, timeout_s=PATIENCE_S)
+    with busy(server.engine):
+        other = Background(lambda: policy.act(**observation(), instruction="reach", request_id="other"))
+        wait_for(lambda: at_the_policy(server.engine) == 1)
+        with pytest.raises(reflex_client.UnavailableError) as raised:
+            policy.act(**observation(), instruction="reach", request_id="late")
+        assert raised.value.slug == "deadline-unreachable"
+        with policy.episode(instruction="reach") as episode, episode.player(observation) as player:
+            while player.problem is None:
+                assert player.next_row() is None, "the robot holds"
+        assert player.problem.slug == "deadline-unreachable"
+    other.result()
+    assert answered == ["other"]
 
 
 def test_what_asking_again_does_not_help_is_raised_where_rows_are_taken(policy: Policy) -> None:

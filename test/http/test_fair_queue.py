@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from groot_client import GrootClient, nested
 from http_client import PATIENCE_S, Answer, Background, Client, at_the_policy, busy, good, wait_for
 
 from reflex_core.values import Request, Served
 from reflex_ros.sidecar import fair_queue
+from reflex_ros.sidecar.admission import DeadlineError, deadline_of
 from reflex_ros.sidecar.fair_queue import FairQueue, Line, Turn
 from reflex_ros.sidecar.key_file import ACT, add_key, fresh_key
 from reflex_ros.sidecar.problems import Problem
@@ -439,7 +442,7 @@ def test_clients_get_the_refusals_with_what_was_measured(serve: Serve) -> None:
         wait_for(lambda: server.sidecar.waiting == 3)
         refused = act(server.client, "arm-1")
         late = act(server.client, "arm-2", deadline_ms=0.001)
-        odd = act(server.client, "arm-2", deadline_ms="soon")
+        odd = act(server.client, "arm-2", deadline_ms="1_000")
     assert (refused.status, refused.json["error"]) == (429, "robot_queue_full")
     assert refused.json["retry_after_ms"] > 0
     assert int(refused.headers["retry-after"]) >= 1
@@ -450,6 +453,32 @@ def test_clients_get_the_refusals_with_what_was_measured(serve: Serve) -> None:
     text = server.client.get("/metrics").body.decode()
     for slug in ("robot_queue_full", "deadline-unreachable"):
         assert f'reflex_act_errors_total{{slug="{slug}"}} 1.0' in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1_000", "1e3", "+5", "-5", "0", "0.0", ".5", "5.5.5", "5,5", "0x10", "nan", "inf", "infinity", "1 000", "", "600000.1",
+     "9" * 400],
+)  # fmt: skip
+def test_only_decimal_digits_with_one_dot_are_a_deadline(text: str) -> None:
+    with pytest.raises(DeadlineError, match="must be a decimal number of milliseconds from 0 to 600000, got"):
+        deadline_of(made_request(text), 0)
+
+
+def test_digits_of_another_script_are_no_deadline() -> None:
+    with pytest.raises(DeadlineError):
+        deadline_of(made_request("\uff11\u0660"), 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("1000", 1.0), ("250.5", 0.2505), ("5.", 0.005), ("0600000", 600.0)]
+)
+def test_a_deadline_is_counted_from_the_receipt(text: str, seconds: float) -> None:
+    assert deadline_of(made_request(text), 2_000_000_000) == pytest.approx(2.0 + seconds)
+
+
+def made_request(deadline: str) -> web.Request:
+    return make_mocked_request("POST", "/act", {"X-Reflex-Deadline-Ms": deadline})
 
 
 def test_two_deadlines_are_none(serve: Serve) -> None:

@@ -234,6 +234,31 @@ def test_the_robot_of_a_key_is_the_caller(serve: Serve, keys_file: Path, tmp_pat
     assert 'reflex_act_errors_total{slug="other-robot"} 1.0' in metrics
 
 
+def test_a_robot_reports_the_ends_of_its_own_episodes_alone(serve: Serve, keys_file: Path) -> None:
+    own, other = made(keys_file, ACT, robot="arm-1"), made(keys_file, ACT, robot="arm-2")
+    free, lead = made(keys_file, ACT, READ), made(keys_file, ACT, OPERATE, robot="arm-2")
+    server = serve("mono_pi0_7", keys_file=str(keys_file))
+    client = server.client
+
+    def report(key: str, episode: str) -> Answer:
+        return client.ask("POST", f"/episodes/{episode}/outcome", b'{"success": false}', X_Reflex_Key=key)
+
+    assert act(client, own, episode_id="one").status == 200
+    assert act(client, free, episode_id="unnamed").status == 200
+    refused = report(other, "one")
+    assert (refused.status, refused.json["error"]) == (403, "other-robot")
+    assert (
+        "this key is for the robot 'arm-2', and the episode 'one' is not its own" in refused.json["message"]
+    )
+    assert server.engine.loaded.outcomes.find("one") is None
+    assert act(client, other, episode_id="one").status == 200  # its episode it is not for that
+    assert [report(other, name).status for name in ("one", "unnamed")] == [403, 403]
+    assert [report(key, "one").status for key in (own, free, lead)] == [200, 200, 200]
+    assert report(other, "answered-by-another-server").status == 200
+    metrics = client.get("/metrics", X_Reflex_Key=free).body.decode()
+    assert 'reflex_act_errors_total{slug="other-robot"} 3.0' in metrics
+
+
 def test_a_websocket_brings_its_key_once_and_loses_it_when_it_is_revoked(
     serve: Serve, keys_file: Path
 ) -> None:

@@ -46,7 +46,7 @@ ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 @pytest.fixture
 def lacking_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (colours, png, raw_encodings, scaling):
-        monkeypatch.setattr(module, "cv2", None)
+        monkeypatch.setattr(module, "opencv", lambda: None)
 
 
 def noise(*shape: int, seed: int = 0) -> Any:
@@ -55,7 +55,7 @@ def noise(*shape: int, seed: int = 0) -> Any:
 
 def without_opencv(filtered: Callable[..., Any], pixels: Any, height: int, width: int) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scaling, "cv2", None)
+        patch.setattr(scaling, "opencv", lambda: None)
         return filtered(pixels, height, width)
 
 
@@ -129,7 +129,7 @@ def test_a_png_has_the_same_pixels_without_opencv(
 ) -> None:
     data = picture(colour_type, depth, interlaced=interlaced, transparent=transparent)
     expected = png.KIND.decode(data)
-    monkeypatch.setattr(png, "cv2", None)
+    monkeypatch.setattr(png, "opencv", lambda: None)
     np.testing.assert_array_equal(png.KIND.decode(data), expected)
 
 

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from reflex_core.export.contract import StateSlot
 from reflex_core.export.export import Affine
 from reflex_core.export.image_slots import ImageSlot
 from reflex_core.images.resize import placed, resized
+from reflex_core.policy import inputs
 from reflex_core.policy.inputs import (
     image_array,
     image_arrays,
@@ -197,9 +200,17 @@ def test_a_state_may_be_padded_before_it_is_written() -> None:
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
 @pytest.mark.parametrize("size", [(64, 64), (48, 64), (64, 48), (101, 97)])
+@pytest.mark.parametrize("imported", [cv2, None])
 def test_a_table_gives_the_numbers_of_the_arithmetic(
-    resize: str, how: str, whole: bool, encoding: str, size: tuple[int, int]
+    resize: str,
+    how: str,
+    whole: bool,
+    encoding: str,
+    size: tuple[int, int],
+    imported: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(inputs, "opencv_if_imported", lambda: imported)
     random = np.random.default_rng(len(resize) + size[0])
     plain = slot(height=64, width=64, resize=resize, how=how)
     scale = random.normal(size=3).astype(np.float32) / np.float32(100)

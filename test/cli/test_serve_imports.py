@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `reflex serve --no-ros` imports, and when: what a request does not need costs no memory, and no request waits for an import."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from http_client import PATIENCE_S, Client, good, jpeg, wait_for
+from repository import ROOT
+
+UNUSED = {
+    "IPython", "PIL", "cv2", "google", "grpc", "jsonschema", "matplotlib", "mcap", "mujoco", "onnx", "opentelemetry", "pandas",
+    "pyarrow", "rclpy", "rerun", "rosbags", "safetensors", "scipy", "torch", "websockets", "yaml", "zmq",
+}  # fmt: skip
+SERVE = [
+    sys.executable, "-X", "importtime", "-m", "reflex_ros.cli.main", "serve", "demo", "--no-ros", "--port", "0", "--device", "cpu",
+]  # fmt: skip
+
+Imported = Callable[[], set[str]]
+
+
+@contextmanager
+def served(log: Path, *flags: str) -> Iterator[tuple[Client, Imported]]:
+    """The embedded policy in a process of its own, ready; gives a client and the packages that are imported so far."""
+    with log.open("w") as lines:
+        process = subprocess.Popen(
+            [*SERVE, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=lines, text=True
+        )
+
+    def imported() -> set[str]:
+        return set(re.findall(r"^import time: +\d+ \| +\d+ \| +(\w+)", log.read_text(), re.MULTILINE))
+
+    try:
+        assert process.stdout is not None
+        found = next(filter(None, (re.search(r"listening on .*:(\d+)$", line) for line in process.stdout)))
+        client = Client(int(found[1]))
+        wait_for(lambda: client.get("/health").status == 200)
+        yield client, imported
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_S)
+
+
+def test_serving_the_embedded_policy_imports_only_what_it_uses(tmp_path: Path) -> None:
+    with served(tmp_path / "log") as (client, imported):
+        assert {"numpy", "onnxruntime", "aiohttp", "tokenizers"} <= imported()
+        assert client.act(good(image=jpeg(width=96, height=96))).status == 200
+        assert imported() & UNUSED == set()
+        assert client.act(good(image=jpeg(width=64, height=48))).status == 200
+        assert imported() & UNUSED == {"cv2"}  # which scales it
+
+
+@pytest.mark.parametrize("flags", [["--deadline-ms", "1000"], ["--prefix-cache"], ["--embodiment", "franka"]])
+def test_where_a_robot_waits_opencv_is_imported_before_the_first_request(
+    tmp_path: Path, flags: list[str]
+) -> None:
+    with served(tmp_path / "log", *flags) as (_, imported):
+        assert "cv2" in imported()
