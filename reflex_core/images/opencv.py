@@ -12,6 +12,9 @@ try:
     import cv2
 except ModuleNotFoundError:  # a damaged OpenCV raises another ImportError, which says what it lacks
     cv2 = None
+else:
+    # a request has a worker thread of its own: OpenCV's threads on top would only wake each other for the rows of a small image
+    cv2.setNumThreads(1)
 
 
 def lacking(image: str) -> ObservationError:
