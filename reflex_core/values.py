@@ -8,9 +8,10 @@ Units are SI and angles radians. Times called `_ns` are integers: `stamp_ns` on 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ from reflex_core.reports import (
     RoutingReport,
     RtcReport,
 )  # fmt: skip
+
+T = TypeVar("T")
 
 Floats = NDArray[np.float32]
 Columns = NDArray[np.intp]  # where in a vector something stands
@@ -294,3 +297,24 @@ class Served:
             a2c2=NOT_CORRECTED,
             unreached="",
         )
+
+
+def changed(value: T, **values: Any) -> T:
+    """Return a copy of a frozen dataclass with slots, these fields changed: dataclasses.replace in a third of the time.
+
+    Its `__init__` and `__post_init__` do not run. Raises AttributeError for a field that it has not.
+    """
+    kind: Any = type(value)
+    made: T = object.__new__(kind)
+    for get, put in _slots(kind):
+        put(made, get(value))
+    for name, new in values.items():
+        getattr(kind, name).__set__(made, new)
+    return made
+
+
+@cache
+def _slots(kind: Any) -> tuple[tuple[Callable[[Any], Any], Callable[[Any, Any], None]], ...]:
+    """Return what reads and what writes each field, past the check that the class is frozen."""
+    slots = [getattr(kind, field.name) for field in fields(kind)]
+    return tuple((slot.__get__, slot.__set__) for slot in slots)

@@ -16,7 +16,10 @@ NAMED = " nor ".join(kind.title for kind in KINDS.values())  # "neither JPEG nor
 def kind_of(data: bytes | memoryview) -> FileKind | None:
     """Return the kind whose first bytes these are, None for no image file."""
     head = bytes(data[:32])
-    return next((kind for kind in KINDS.values() if head.startswith(kind.begins_with)), None)
+    for kind in KINDS.values():
+        if head.startswith(kind.begins_with):
+            return kind
+    return None
 
 
 def file_header(data: bytes | memoryview) -> FileHeader:

@@ -23,18 +23,23 @@ def opencv() -> Any:
         return _imported[0]
     with _importing:
         if not _imported:
-            try:
-                _imported.append(importlib.import_module("cv2"))
-            except (
-                ModuleNotFoundError
-            ):  # of a damaged one it is another ImportError, which says what it lacks
-                _imported.append(None)
+            _imported.append(_import())
     return _imported[0]
 
 
 def opencv_if_imported() -> Any:
     """Return `cv2` where `opencv` was called before and found it, else None; for work that is as quick without it."""
     return _imported[0] if _imported else None
+
+
+def _import() -> Any:
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ModuleNotFoundError:  # of a damaged one it is another ImportError, which says what it lacks
+        return None
+    # a request has a worker thread of its own: OpenCV's threads on top would only wake each other for the rows of a small image
+    cv2.setNumThreads(1)
+    return cv2
 
 
 def lacking(image: str) -> ObservationError:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reflex_core.images.opencv import opencv
 from reflex_core.images.scaling import area_averaged, bilinear
 from reflex_core.values import Pixels
 
@@ -22,7 +23,8 @@ BILINEAR, BILINEAR_ANTIALIAS, AREA = "bilinear", "bilinear_antialias", "area"
 FILTERS = (BILINEAR, BILINEAR_ANTIALIAS, AREA)
 
 _LARGE = 640 * 480  # pixels: smaller images are averaged by OpenCV's own bytes, which costs little
-_ROWS = 32  # output rows that the bilinear filter makes at a time, so that they stay in the processor's cache
+_ROWS = 64  # output rows that the bilinear filter makes at a time, so that they stay in the processor's cache
+_SHORT = 1 << 15  # pixels: OpenCV's map of places has 16-bit numbers
 _BLOCK = 16  # output pixels that share one matrix product of the antialiased filter
 _FIXED_POINT = 1 << 22  # Pillow's weights are whole numbers of this part
 
@@ -78,6 +80,10 @@ def resized(pixels: Pixels, height: int, width: int, how: str) -> NDArray[Any]:
 
 def _bilinear(pixels: Pixels, height: int, width: int) -> NDArray[np.float32]:
     """Scale as torch.nn.functional.interpolate: bilinear, align_corners False, antialias False, of a float32 image."""
+    cv2 = opencv()
+    gathered = cv2 is not None and pixels.flags.c_contiguous and max(*pixels.shape, height, width) < _SHORT
+    if gathered and pixels.shape[1] >= 2 * width:  # else most columns are read, and gathering them costs more
+        return _bilinear_gathered(cv2, pixels, height, width)
     above, below, down = _neighbours(pixels.shape[0], height)
     left, right, along = _neighbours(pixels.shape[1], width)
     found = np.empty((height, width, 3), dtype=np.float32)
@@ -92,6 +98,44 @@ def _bilinear(pixels: Pixels, height: int, width: int) -> NDArray[np.float32]:
         next_column *= along[:, None]
         np.add(part, next_column, out=found[rows])
     return found
+
+
+def _bilinear_gathered(cv2: Any, pixels: Pixels, height: int, width: int) -> NDArray[np.float32]:
+    """Return what _bilinear does, to the bit: bytes are gathered by OpenCV, and only those that are read become float32."""
+    down, along = _neighbours(pixels.shape[0], height)[2], _neighbours(pixels.shape[1], width)[2].repeat(3)
+    found = np.empty((height, width * 3), dtype=np.float32)
+    for start, places in _corners(*pixels.shape[:2], height, width):
+        rows = slice(start, start + len(places) // 4)
+        # axes: above and below, left and right, row, values of the row
+        four = cv2.remap(pixels, places, None, cv2.INTER_NEAREST).reshape(2, 2, -1, width * 3)
+        upper = four[0].reshape(-1, width * 3)
+        sides = cv2.subtract(four[1].reshape(-1, width * 3), upper, dtype=cv2.CV_32F)
+        halves = sides.reshape(2, -1, width * 3)
+        halves *= down[rows, None]
+        left, right = cv2.add(sides, upper, sides, dtype=cv2.CV_32F).reshape(2, -1, width * 3)
+        right -= left
+        right *= along
+        np.add(left, right, out=found[rows])
+    return found.reshape(height, width, 3)
+
+
+@lru_cache(maxsize=8)  # of 16 bytes for each pixel made
+def _corners(rows: int, columns: int, height: int, width: int) -> tuple[tuple[int, NDArray[np.int16]], ...]:
+    """Return for each block of output rows its first, and (4 x rows, width, 2) places of the four pixels around each one made.
+
+    A place is (column, row). First all that are above and left, then above and right, below and left, below and right.
+    """
+    above, below, _ = _neighbours(rows, height)
+    left, right, _ = _neighbours(columns, width)
+    made = []
+    for start in range(0, height, _ROWS):
+        block = slice(start, start + _ROWS)
+        places = np.empty((2, 2, len(above[block]), width, 2), dtype=np.int16)
+        places[..., 0] = np.stack([left, right])[None, :, None]
+        places[..., 1] = np.stack([above[block], below[block]])[:, None, :, None]
+        places.flags.writeable = False
+        made.append((start, places.reshape(-1, width, 2)))
+    return tuple(made)
 
 
 @lru_cache(maxsize=64)

@@ -92,6 +92,15 @@ def _filled(shape: tuple[int, ...], value: float) -> Floats:
     return filled
 
 
+def _mask(seen: bool) -> NDArray[np.bool_]:
+    made = np.array([seen])
+    made.flags.writeable = False
+    return made
+
+
+_MASKS = (_mask(False), _mask(True))
+
+
 def image_arrays(
     slots: tuple[ImageSlot, ...],
     frames: Mapping[str, Frame],
@@ -115,7 +124,7 @@ def image_arrays(
         taken, pictures = _pictures(seen, slot, cameras)
         _put(arrays, slot.input, slot, pictures)
         if slot.mask is not None:
-            _put(arrays, slot.mask, slot, [np.array([frame is not None]) for frame in taken])
+            _put(arrays, slot.mask, slot, [_MASKS[frame is not None] for frame in taken])
     wanted = {cameras.get(slot.camera, slot.camera) for slot in slots if slot.camera is not None}
     if wanted and not wanted & set(frames):
         raise ObservationError(
@@ -143,6 +152,9 @@ def _pictures(
     seen: Sequence[Mapping[str, Frame]], slot: ImageSlot, cameras: Mapping[str, str]
 ) -> tuple[list[Frame | None], list[Floats]]:
     """Return a camera's frame in every observation, oldest first, and its array."""
+    if len(seen) == 1:
+        frame = _frame_of(slot, seen[0], cameras)
+        return [frame], [missing_image(slot) if frame is None else _taken(frame, slot)]
     taken: list[Frame | None] = []
     made: list[Floats] = []
     for number, frames in enumerate(seen, start=1):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from reflex_core.errors import ObservationError
@@ -42,15 +44,21 @@ def ended(rows: Floats, binding: Binding, state: Floats | None) -> Floats:
 def checked_state(state: Floats | None, contract: Contract, binding: Binding) -> Floats:
     """Return the state, if the policy takes it. Raises ObservationError naming the expected and the actual shape."""
     slot, dim = contract.state, binding.state_dim
-    wanted = f"{dim} numbers" if dim else f"at most {slot.width if slot else 0} numbers"
-    if binding.state_names:
-        wanted += f" ({', '.join(binding.state_names)})"
     if state is None:
-        raise ObservationError(f"no robot state; the policy needs {wanted}", "missing-state")
+        raise ObservationError(
+            f"no robot state; the policy needs {_wanted(contract, binding)}", "missing-state"
+        )
     right = state.size == dim if dim else slot is None or 0 < state.size <= slot.width
     if state.ndim != 1 or not right:
         got = state.size if state.ndim == 1 else f"an array of shape {state.shape}"
-        raise ObservationError(f"the state must be {wanted}, got {got}", "state-length")
-    if not np.isfinite(state).all():
+        raise ObservationError(f"the state must be {_wanted(contract, binding)}, got {got}", "state-length")
+    if not all(map(math.isfinite, state.tolist())):  # of so few numbers quicker than numpy
         raise ObservationError("the state holds NaN or Inf", "state-not-finite")
     return state
+
+
+def _wanted(contract: Contract, binding: Binding) -> str:
+    """Return how many numbers the state has, and their names, for refusals."""
+    slot, dim = contract.state, binding.state_dim
+    wanted = f"{dim} numbers" if dim else f"at most {slot.width if slot else 0} numbers"
+    return f"{wanted} ({', '.join(binding.state_names)})" if binding.state_names else wanted

@@ -82,9 +82,11 @@ def gripper_joints(
     names: of the actions; state_names: of the state, where known. hold_columns: (action_dim,) the number of the state that measures each
     action, negative for none; None where the state is not joint positions.
     """
+    if robot is None or not any(group.gripper for group in robot.groups):
+        return ()
     places = {name: place for place, name in enumerate(state_names)}
     found = []
-    for group in () if robot is None else robot.groups:
+    for group in robot.groups:
         if group.gripper is None:
             continue
         column = group.columns[0]

@@ -23,6 +23,8 @@ _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and a symbol by category,
 
 def has_words(instruction: str) -> bool:
     """Return whether a text has visible characters: blanks, control characters and invisible ones are none."""
+    if instruction.isascii() and instruction[:1].isalnum():
+        return True  # as usual
     return any(
         character not in _FILLERS and unicodedata.category(character)[0] not in _INVISIBLE
         for character in instruction

@@ -16,7 +16,7 @@ from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.policy.sampler import RequestContext, Sampling
 from reflex_core.reports import NOT_AVERAGED, NOT_GUIDED, CacheReport, EnsembleReport, RtcReport
 from reflex_core.robot.callers import episode_key
-from reflex_core.values import ActionChunk, Floats, Inference, Request, Served
+from reflex_core.values import ActionChunk, Floats, Inference, Request, Served, changed
 from reflex_core.wedges.wedge import Proceed
 
 
@@ -84,7 +84,7 @@ class Predict:
         found = EpisodeGuidance() if self._rtc is None else self._rtc.guidance_for(request)
         guidance = found.guidance
         if guidance is None:
-            sampling = replace(sampling, context=RequestContext(request))
+            sampling = changed(sampling, context=RequestContext(request))
         else:
             context = RequestContext(request, found.previous, found.elapsed_rows)
             sampling = replace(sampling, guidance=guidance, context=context)
@@ -97,7 +97,7 @@ class Predict:
         if self._ensemble is not None and not prediction.unreached:
             positions = self._policy.positions(prediction.normalised, request.observation.state)
             actions, averaged = self._ensemble.combine(request, positions)
-        made = replace(
+        made = changed(
             self._prototype.inference,
             denoise_steps=prediction.denoise_steps,
             adaptive_enabled=sampling.adaptive is not None,
@@ -113,9 +113,9 @@ class Predict:
             rtc = RtcReport(
                 guidance.mode, guidance.delay, found.previous, found.elapsed_rows, rows_of(found.executed)
             )
-        served = replace(
+        served = changed(
             self._prototype,
-            chunk=replace(self._prototype.chunk, actions=actions),
+            chunk=changed(self._prototype.chunk, actions=actions),
             raw_actions=actions,
             request_id=request.request_id,
             episode_id=request.episode_id,

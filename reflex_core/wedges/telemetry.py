@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from reflex_core.errors import NotReadyError, ObservationError, ReflexError
 from reflex_core.metrics.episodes import Episodes
@@ -18,7 +19,7 @@ from reflex_core.records.recorder import Recorder
 from reflex_core.robot.callers import caller_of
 from reflex_core.text.log_lines import request_id
 from reflex_core.text.rate_limit import RateLimitedLog
-from reflex_core.values import HOLD, POLICY, Request, Served
+from reflex_core.values import HOLD, POLICY, Request, Served, changed
 from reflex_core.wedges.wedge import Proceed
 
 WINDOW = 1024
@@ -69,6 +70,9 @@ class Telemetry:
             )
             for slot, model_id in models.items()
         }
+        # labels() formats and locks; the labels are bounded, so few are looked up anew
+        self._of_caller = lru_cache(maxsize=256)(metrics.caller_requests.labels)
+        self._of_wire = lru_cache(maxsize=64)(metrics.wire_requests.labels)
         self._first = next(iter(self._slots.values()))
         self._lock = threading.Lock()
         self._window_ms = LatencyWindow(WINDOW)
@@ -107,7 +111,7 @@ class Telemetry:
                 recorder.error(request, slug, str(error), seq)
             raise
         latency_ms = (time.monotonic_ns() - request.received_ns) * 1e-6
-        served = replace(served, latency_ms=latency_ms, trace_seq=self._seq(), history=request.history)
+        served = changed(served, latency_ms=latency_ms, trace_seq=self._seq(), history=request.history)
         if self._moved.answered(
             request.episode_id, request.previous_request_id, request.elapsed_rows, request.request_id
         ):
@@ -133,8 +137,8 @@ class Telemetry:
 
     def _count(self, request: Request, outcome: str) -> None:
         label = self._metrics.caller_labels.label(caller_of(request))
-        self._metrics.caller_requests.labels(label, outcome).inc()
-        self._metrics.wire_requests.labels(request.wire, outcome).inc()
+        self._of_caller(label, outcome).inc()
+        self._of_wire(request.wire, outcome).inc()
 
     def _began_elsewhere(self, request: Request, served: Served) -> Served:
         """Count an episode whose caller goes on from an answer of another server, and return the answer with the reason."""

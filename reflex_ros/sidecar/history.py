@@ -72,7 +72,7 @@ class RequestHistory:
         self._finished_ns: deque[int] = deque(maxlen=LATENCIES)
         self._events: deque[Event] = deque(maxlen=EVENTS)
         self._counts: Counter[str] = Counter()
-        self._seconds: deque[Second] = deque(maxlen=SECONDS)
+        self._seconds: deque[tuple[int, int, float, float, int]] = deque(maxlen=SECONDS)  # as in Second
 
     def __call__(self, request: Request, served: Served) -> None:
         """Remember an answer."""
@@ -95,20 +95,17 @@ class RequestHistory:
                 tuple(self._finished_ns),
                 tuple(self._events),
                 dict(self._counts),
-                tuple(self._seconds),
+                tuple(Second(*second) for second in self._seconds),
             )
 
     def _in_second(self, served: Served, at_s: int) -> None:
-        if not self._seconds or self._seconds[-1].at_s < at_s:
-            self._seconds.append(Second(at_s))
-        last = self._seconds[-1]
-        self._seconds[-1] = Second(
-            last.at_s,
-            last.count + 1,
-            last.sum_ms + served.latency_ms,
-            max(last.max_ms, served.latency_ms),
-            last.holds + bool(served.hold_reason),
-        )
+        if not self._seconds or self._seconds[-1][0] < at_s:
+            self._seconds.append((at_s, 0, 0.0, 0.0, 0))
+        begun_s, count, sum_ms, max_ms, holds = self._seconds[-1]
+        latency_ms = served.latency_ms
+        self._seconds[-1] = (
+            begun_s, count + 1, sum_ms + latency_ms, max(max_ms, latency_ms), holds + bool(served.hold_reason)
+        )  # fmt: skip
 
     def _count(self, served: Served) -> None:
         counts = self._counts

@@ -25,6 +25,8 @@ OTHER_NAMES = {
     **dict.fromkeys(("rgb", "full_image", "base_image", "camera"), "image"),
 }  # fmt: skip
 
+_KNOWN = frozenset(KNOWN)
+
 log = logging.getLogger(__name__)
 _line = RateLimit()
 
@@ -42,10 +44,8 @@ NONE_IGNORED = IgnoredFields()
 
 def find_ignored_fields(fields: Mapping[str, Any]) -> IgnoredFields:
     """Return the fields of a request, and of its images, that are not read; log a warning at a limited rate."""
-    if all(key in KNOWN for key in fields) and not any(
-        isinstance(fields.get(key), dict | list) for key in ("image", "image_wrist", "images", "history")
-    ):
-        return NONE_IGNORED  # as usual
+    if _as_usual(fields):
+        return NONE_IGNORED
     found = list(islice(_unread(fields), MOST_NAMED))
     if not found:
         return NONE_IGNORED
@@ -58,6 +58,19 @@ def find_ignored_fields(fields: Mapping[str, Any]) -> IgnoredFields:
         )
         log.warning("%d requests had unknown fields, the last: %s", times, message)
     return IgnoredFields(names, meant)
+
+
+def _as_usual(fields: Mapping[str, Any]) -> bool:
+    """Return True only where every field is read and no image is an object. False decides nothing."""
+    if not _KNOWN.issuperset(fields) or fields.get("history"):
+        return False
+    images = fields.get("images")
+    pictures = (
+        fields.get("image"),
+        fields.get("image_wrist"),
+        *(images.values() if isinstance(images, dict) else ()),
+    )
+    return dict not in map(type, pictures)
 
 
 def _unread(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

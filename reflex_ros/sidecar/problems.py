@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,6 +84,10 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     return Problem(500, "internal-error", "the server failed on this request; its log says why", request_id)
 
 
+# of letters and digits as in urllib.parse.quote, and what header_safe leaves
+_SAFE = re.compile(r"[A-Za-z0-9_.~!#$&'()*+,/:;=?@\[\] -]*")
+
+
 def fresh_id() -> str:
     """Return the request id of a reply to a request that brought none."""
     return f"req-{secrets.token_hex(4)}"
@@ -90,4 +95,6 @@ def fresh_id() -> str:
 
 def header_safe(text: str) -> str:
     """Return text safe for a header: printable ASCII unchanged, everything else percent-encoded."""
+    if _SAFE.fullmatch(text):
+        return text  # as usual
     return quote(text, safe="!#$&'()*+,/:;=?@[] ~", encoding="utf-8", errors="replace")

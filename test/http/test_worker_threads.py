@@ -133,8 +133,6 @@ def test_a_shutdown_cancels_what_has_not_begun_and_ends_the_threads() -> None:
         await thread_sets(busy.begun)
         queued = [asyncio.ensure_future(pool.run(lambda: "never")) for _ in range(5)]
         await asyncio.sleep(0)
-        while pool._jobs.qsize() > len(queued):  # the second busy call is taken by its thread
-            await asyncio.sleep(0)
         pool.shutdown()
         found = await asyncio.gather(*queued, return_exceptions=True)
         assert all(isinstance(one, asyncio.CancelledError) for one in found)
@@ -170,3 +168,15 @@ def test_an_error_that_no_future_takes_still_ends_the_wait() -> None:
 
     with pytest.raises(RuntimeError, match="StopIteration"):
         asyncio.run(main())
+
+
+def test_jobs_that_come_one_after_another_are_done_by_one_thread() -> None:
+    async def main() -> set[str]:
+        async with workers(4) as pool:
+            return {await pool.run(thread_name) for _ in range(20)}
+
+    assert len(asyncio.run(main())) == 1
+
+
+def thread_name() -> str:
+    return threading.current_thread().name

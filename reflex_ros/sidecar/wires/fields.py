@@ -36,6 +36,9 @@ OTHER_NAMES = (
 
 Document = Mapping[str, Any]
 
+_PLAIN = frozenset((int, float))
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def request_id(fields: Document) -> str | None:
     """Return the client's own id for this request, None where it gave none. Raises ObservationError."""
@@ -171,6 +174,8 @@ def _state(value: object, field: str = "state") -> Floats | None:
         return None
     if not isinstance(value, list) or len(value) > STATE_NUMBERS:
         raise ObservationError(f"'{field}' must be a list of numbers, got {shown(value)}", "bad-state")
+    if _PLAIN.issuperset(map(type, value)) and all(map(_LARGEST.__ge__, map(abs, value))):
+        return np.array(value, dtype=np.float32)  # as usual; NaN is not below anything
     if any(not isinstance(number, int | float | str) for number in value):
         raise ObservationError(f"'{field}' must hold only numbers, got {shown(value)}", "bad-state")
     try:

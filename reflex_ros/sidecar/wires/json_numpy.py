@@ -29,6 +29,7 @@ from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Readable
 
 NAME = "json_numpy"
 MARKS = (b'"__numpy__"', b'"__ndarray__"', b'"__numpy_array__"')
+MOST_TRIED = 64
 ENCODED = "encoded"  # OpenVLA's double encoding: the only key, its value the body as text
 OBJECT, ROW, ROWS = "reflex", "openvla", "oft"
 FORMS = (OBJECT, ROW, ROWS)
@@ -40,9 +41,19 @@ _NUMBER = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,4})?")
 
 def has_arrays(data: bytes | bytearray) -> bool:
     """Return whether a body may hold tagged arrays, or a body in a string."""
-    return any(mark in data for mark in MARKS) or data[:64].lstrip().removeprefix(b"{").lstrip().startswith(
-        b'"encoded"'
-    )
+    return _marked(data) or data[:64].lstrip().removeprefix(b"{").lstrip().startswith(b'"encoded"')
+
+
+def _marked(data: bytes | bytearray) -> bool:
+    """Return whether a mark is in a body. Its second byte is in no base64, and one byte is found thirty times as fast as several."""
+    at = data.find(b"_")
+    for _ in range(MOST_TRIED):
+        if at < 0:
+            return False
+        if data.startswith(MARKS, max(at - 1, 0)):
+            return True
+        at = data.find(b"_", at + 1)
+    return any(mark in data for mark in MARKS)
 
 
 def unwrapped(found: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -224,8 +224,21 @@ _EMPTY_BLOCKS = _empty_blocks()
 FIELDS: tuple[ReplyField, ...] = (*_ROWS, *_derived(_EMPTY_BLOCKS))
 _EMPTY: Document = {field.name: _EMPTY_BLOCKS.get(field.name) for field in FIELDS}
 _VALUES = tuple((field.name, field.value) for field in FIELDS if field.value is not None)
+
+
+def _groups() -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
+    """Return (name, names inside, fields of the reply) of each group of the `reflex` block; no names inside for a single value."""
+    inside: dict[str, dict[str, str]] = {}
+    for place, name in _PLACES:
+        inside.setdefault(place[0], {})[place[1] if len(place) > 1 else ""] = name
+    return tuple(
+        (group, () if "" in found else tuple(found), tuple(found.values())) for group, found in inside.items()
+    )
+
+
 # one name for each place: what has two has the same value
 _PLACES = tuple({tuple(field.place.split(".")): field.name for field in FIELDS if field.place}.items())
+_GROUPS = _groups()
 _SOMETIMES = ("history", "temporal_ensemble")  # in a reply where there is something to report
 
 
@@ -239,7 +252,8 @@ def reply_fields(answered: Answered) -> Document:
         made[name] = value(answer)
     for name, value in served.inference.document().items():
         made[_OTHER_NAMES.get(name, name)] = value
-    _add(made, "", served.fallback.document())
+    if served.fallback is not NO_FALLBACK:
+        _add(made, "", served.fallback.document())
     for prefix, block in (("cache_", served.cache), ("rtc_", served.rtc), ("a2c2_", served.a2c2)):
         if block.present:
             _add(made, prefix, block.document())
@@ -253,11 +267,10 @@ def reply_fields(answered: Answered) -> Document:
 def block_of(made: Document) -> Document:
     """Return the `reflex` block of a reply's fields: the same values in groups, for people and for new programs."""
     block: Document = {}
-    for place, name in _PLACES:
-        if len(place) == 1:
-            block[place[0]] = made[name]
-        else:
-            block.setdefault(place[0], {})[place[1]] = made[name]
+    for group, inside, names in _GROUPS:
+        block[group] = (
+            dict(zip(inside, map(made.__getitem__, names), strict=True)) if inside else made[names[0]]
+        )
     for name in _SOMETIMES:
         if name in made:
             block[name] = made[name]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from repository import FIXTURES
 
+from reflex_core.images import resize
 from reflex_core.images.resize import Box, placed, resized
 from reflex_core.values import Pixels
 
@@ -135,6 +136,18 @@ def test_a_picture_of_the_right_size_is_taken_as_it_is(how: str) -> None:
 def test_views_of_a_cameras_rows_are_resized_like_copies(how: str, view: Any) -> None:
     seen = view(noise_picture(1, 48, 64))
     np.testing.assert_array_equal(resized(seen, 20, 30, how), resized(seen.copy(), 20, 30, how))
+
+
+@pytest.mark.parametrize("have", [(480, 640), (1080, 1920), (7, 900), (600, 3), (1, 2)])
+def test_bilinear_makes_the_same_bits_where_opencv_gathers_the_pixels(
+    have: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = noise_picture(2, *have)
+    for want in ((168, 224), (97, 1), (1, 31)):
+        found = resized(picture, *want, "bilinear")
+        with monkeypatch.context() as patch:
+            patch.setattr(resize, "opencv", lambda: None)
+            assert found.tobytes() == resized(picture, *want, "bilinear").tobytes(), want
 
 
 @pytest.mark.parametrize(("rows", "columns", "side", "top_left", "centred"), [
