@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import simplejpeg
 
 from reflex_core.errors import ObservationError
@@ -15,7 +14,8 @@ NAME = "jpeg"
 # of a progressive JPEG; real ones have about ten, and every one costs a pass over all pixels
 MOST_SCANS = 100
 SCAN = b"\xff\xda"  # their marker
-LARGE_BYTES = 1 << 20
+_SOFS = (0xC0, 0xC1)  # sequential JPEG: a decoder reads each of its components once
+_WITHOUT_LENGTH = frozenset((0x00, 0x01, *range(0xD0, 0xDA), 0xFF))  # what may follow 0xff without a length of two bytes
 
 
 def _header(data: bytes | memoryview) -> FileHeader:
@@ -23,17 +23,28 @@ def _header(data: bytes | memoryview) -> FileHeader:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, KeyError) as error:  # KeyError: a header that names no subsampling
         raise ObservationError(f"the image is a damaged JPEG: {error}", "bad-image") from error
-    if _scans(bytes(data)) > MOST_SCANS:
+    whole = bytes(data)
+    if not _one_scan(whole) and whole.count(SCAN) > MOST_SCANS:
         raise ObservationError(f"the image is a JPEG of more than {MOST_SCANS} scans", "bad-image")
     return FileHeader(NAME, height, width, {"Gray": 1, "CMYK": 4, "YCCK": 4}.get(colours, 3))
 
 
-def _scans(data: bytes) -> int:
-    """Return how many scan headers a file has. numpy takes a seventh of the time of bytes.count, and memory."""
-    if len(data) > LARGE_BYTES:
-        return data.count(SCAN)
-    values = np.frombuffer(data, dtype=np.uint8)
-    return int(np.count_nonzero((values[:-1] == SCAN[0]) & (values[1:] == SCAN[1])))
+def _one_scan(data: bytes) -> bool:
+    """Return True only where the first scan of a sequential JPEG has all components: libjpeg reads no other one then.
+
+    As in most files. It takes a fifth of the time that counting does, and no other thread gets its turn in between.
+    """
+    place, components = 2, 0
+    while place + 10 <= len(data) and data[place] == 0xFF and data[place + 1] not in _WITHOUT_LENGTH:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == SCAN[1]:
+            return 0 < components == data[place + 4]
+        if marker in _SOFS:
+            components = data[place + 9]
+        if length < 2:
+            break
+        place += 2 + length
+    return False
 
 
 def _decode(data: bytes | memoryview, colorspace: str = "RGB") -> Pixels:
