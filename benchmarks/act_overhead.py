@@ -6,7 +6,7 @@ server that answers the same bytes from a thread, and with --against another che
 requests to each server take turns, so that a noisy machine hurts all of them. Overhead is the time of a reply minus the median
 of the bare inferences of its round; with more clients than one it holds the wait for the others' inferences too, so there
 the share of the ideal is printed: the bare inferences that N requests need one after the other, divided by the time they
-really took together. `cpu` is the server's processor time per request, all times in ms.
+really took together. `cpu` is the server's processor time per request, all times in ms. The bare session has one thread.
 """
 
 from __future__ import annotations
@@ -173,14 +173,14 @@ async def run_round(case: Case, bare: Bare, sides: dict[str, Side], requests: in
 
 
 async def measure_export(
-    measured: Measured, cases: Sequence[Case], before: Path | None, rounds: int, requests: int
+    measured: Measured, cases: Sequence[Case], before: Path | None, rounds: int, requests: int, threads: int
 ) -> None:
     """All cases of one export, each visited `rounds` times in turn."""
     bare = bare_inference(measured)
     with ExitStack() as stack:
-        found = {name: stack.enter_context(serving(measured)) for name in (NOW, NULL)}
+        found = {name: stack.enter_context(serving(measured, threads)) for name in (NOW, NULL)}
         if before is not None:
-            found[BEFORE] = stack.enter_context(serving(measured, checkout=before))
+            found[BEFORE] = stack.enter_context(serving(measured, threads, checkout=before))
         sides = {name: side_of(*where) for name, where in found.items()}
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         files = []
@@ -264,6 +264,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="how the image is sent (all)"
     )
+    options.add_argument(
+        "--threads", type=int, default=1, help="of one operator of the servers; 0: each checkout's default (1)"
+    )
     options.add_argument("--against", type=Path, help="another checkout that takes its turns, too")
     options.add_argument(
         "--health-seconds", type=float, default=8.0, help="how long /health is asked (default 8)"
@@ -277,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         made = {"made": made_export(folder), "embedded": embedded()}
         for measured in (made[name] for name in chosen.exports):
             own = cases_of(measured, SIZES, chosen.kinds, chosen.clients)
-            asyncio.run(measure_export(measured, own, before, chosen.rounds, chosen.requests))
+            asyncio.run(measure_export(measured, own, before, chosen.rounds, chosen.requests, chosen.threads))
             cases += own
         health = measure_health(folder, chosen.health_seconds)
     overhead = [case.row() for case in cases]

@@ -37,7 +37,7 @@ def load_policy(
         export: What `open_export` read.
         embodiment: The robot; None serves the network's own columns.
         device: auto, cpu, cuda or tensorrt.
-        intra_op_threads: Of one operator; 0: one per physical core.
+        intra_op_threads: Of one operator; 0: 1 for graphs below 8 MB, else one per physical core.
         joint_names: The robot's names for the embodiment's joints; empty: as they are.
         options: Which files, sessions, steps and chunk length.
 

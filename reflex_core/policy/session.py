@@ -15,6 +15,7 @@ from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import ExportError, InferenceError
 from reflex_core.export.tensor import TensorInfo
 from reflex_core.policy.host_tensor import HostTensor, ort_value
+from reflex_core.policy.op_threads import op_threads
 from reflex_core.policy.providers import GPU, Placement, providers_for, session_options, started
 from reflex_core.values import Floats
 
@@ -88,7 +89,7 @@ class EagerSession:
         try:
             self._ort = ort.InferenceSession(
                 str(path),
-                session_options(placement.intra_op_threads),
+                session_options(placement.intra_op_threads or op_threads(path)),
                 providers=placement.with_options(),
             )
         except Exception as error:

@@ -96,7 +96,7 @@ class Settings:
         choices=("build", "refuse"),
     )
     intra_op_threads: int = _policy(
-        0, "Threads of one onnxruntime operator; 0: one per physical core.", minimum=0, maximum=256
+        0, "Threads of one onnxruntime operator; 0: 1 for graphs below 8 MB, else one per physical core.", minimum=0, maximum=256
     )
     max_batch: int = _policy(
         1, "Requests that wait anyway are run as one batch of at most so many; 1: one at a time. Needs graphs with a dynamic batch"
