@@ -265,7 +265,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="how the image is sent (all)"
     )
     options.add_argument(
-        "--threads", type=int, default=1, help="of one operator of the servers; 0: each checkout's default (1)"
+        "--threads",
+        type=int,
+        default=1,
+        help="of one operator of the servers; 0: each checkout's default (1)",
     )
     options.add_argument("--against", type=Path, help="another checkout that takes its turns, too")
     options.add_argument(

@@ -15,7 +15,8 @@ NAME = "jpeg"
 MOST_SCANS = 100
 SCAN = b"\xff\xda"  # their marker
 _SOFS = (0xC0, 0xC1)  # sequential JPEG: a decoder reads each of its components once
-_WITHOUT_LENGTH = frozenset((0x00, 0x01, *range(0xD0, 0xDA), 0xFF))  # what may follow 0xff without a length of two bytes
+# what may follow 0xff without a length of two bytes
+_WITHOUT_LENGTH = frozenset((0x00, 0x01, *range(0xD0, 0xDA), 0xFF))
 
 
 def _header(data: bytes | memoryview) -> FileHeader:
@@ -41,8 +42,6 @@ def _one_scan(data: bytes) -> bool:
             return 0 < components == data[place + 4]
         if marker in _SOFS:
             components = data[place + 9]
-        if length < 2:
-            break
         place += 2 + length
     return False
 

@@ -10,7 +10,7 @@ import importlib
 import threading
 from typing import Any
 
-from reflex_core.errors import ObservationError
+from reflex_core.errors import ConfigurationError, ObservationError
 
 # in the middle of its import sys.modules has two modules of this name, one after the other
 _importing = threading.Lock()
@@ -18,7 +18,7 @@ _imported: list[Any] = []  # cv2, or None where there is none; nothing before th
 
 
 def opencv() -> Any:
-    """Import `cv2` the first time and return it; None where it is not installed. A damaged one raises ImportError."""
+    """Import `cv2` the first time and return it; None where it is not installed. Raises ConfigurationError for a damaged one."""
     if _imported:
         return _imported[0]
     with _importing:
@@ -35,8 +35,13 @@ def opencv_if_imported() -> Any:
 def _import() -> Any:
     try:
         cv2 = importlib.import_module("cv2")
-    except ModuleNotFoundError:  # of a damaged one it is another ImportError, which says what it lacks
+    except ModuleNotFoundError:
         return None
+    except ImportError as error:  # it is there, and a library that it needs is not
+        raise ConfigurationError(
+            f"OpenCV is installed and cannot be imported ({error}): pip install --force-reinstall opencv-python-headless,"
+            " or uninstall it"
+        ) from error
     # a request has a worker thread of its own: OpenCV's threads on top would only wake each other for the rows of a small image
     cv2.setNumThreads(1)
     return cv2

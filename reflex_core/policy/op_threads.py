@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from reflex_core.export.onnx_data import external_data
@@ -27,7 +26,7 @@ def _size_bytes(graph: Path) -> int:
     try:
         size = graph.stat().st_size
         if size < SMALL_BYTES:
-            size += sum(os.stat(graph.parent / location).st_size for location in external_data(graph))
+            size += sum((graph.parent / location).stat().st_size for location in external_data(graph))
     except (OSError, ValueError):
         return SMALL_BYTES  # onnxruntime says what is wrong with it
     return size

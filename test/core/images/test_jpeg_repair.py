@@ -150,11 +150,29 @@ def test_what_opencv_itself_refuses_is_the_callers_mistake() -> None:
         rgb(Frame(png_claiming(200_000, 200_000), "png"))
 
 
-def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
+LOOKS_LIKE_ONE_SCAN = PLAIN[2 : PLAIN.index(b"\xff\xda") + 14]
+
+
+def comment(text: bytes) -> bytes:
+    return b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text
+
+
+def skipped_over(marker: bytes) -> bytes:
+    """A marker and comments; who takes the 0xfffe after the marker for its length goes on in the middle of the second one."""
+    begin = marker + comment(bytes(1000))
+    return begin + comment(bytes(0xFFFE + 2 - len(begin) - 4) + LOOKS_LIKE_ONE_SCAN)
+
+
+@pytest.mark.parametrize("before", [
+    b"", b"\xff\xfe\x00\x00", b"\xff\xfe\x00\x01", comment(LOOKS_LIKE_ONE_SCAN),
+    *(skipped_over(marker) for marker in (b"\xff\xd0", b"\xff\x01", b"\xff\xff", b"\xff\x00")),
+])  # fmt: skip
+def test_a_jpeg_of_thousands_of_scans_is_refused(before: bytes) -> None:
     whole = progressive(PICTURE)
-    scan = whole.index(b"\xff\xda")
-    with pytest.raises(ObservationError, match="more than 100 scans"):
-        encoded_size(whole[:scan] + whole[scan:-2] * 40 + b"\xff\xd9")
+    whole = whole[:2] + before + whole[2:]
+    scan = whole.rindex(b"\xff\xda")
+    with pytest.raises(ObservationError, match=r"more than 100 scans|damaged JPEG"):
+        encoded_size(whole[:scan] + whole[scan:-2] * 400 + b"\xff\xd9")
 
 
 @pytest.mark.parametrize("depth", [8, 16])

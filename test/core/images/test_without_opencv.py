@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,9 +18,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from repository import ROOT
 
 from reflex_core.errors import ObservationError
-from reflex_core.images import colours, png, raw_encodings, scaling
+from reflex_core.images import colours, png, raw_encodings, resize, scaling
 from reflex_core.images.png_chunks import MAGIC
 from reflex_core.images.resize import AREA, resized
 from reflex_core.values import Frame
@@ -45,7 +50,7 @@ ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 
 @pytest.fixture
 def lacking_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (colours, png, raw_encodings, scaling):
+    for module in (colours, png, raw_encodings, resize, scaling):
         monkeypatch.setattr(module, "opencv", lambda: None)
 
 
@@ -155,3 +160,18 @@ def test_a_bayer_image_in_a_png_is_refused_with_what_to_do(lacking_opencv: None)
     data = picture(0, 8, interlaced=False, transparent=False)
     with pytest.raises(ObservationError, match="a Bayer image in a PNG needs OpenCV"):
         png.KIND.decode_grey(data)
+
+
+def test_an_opencv_that_cannot_be_imported_is_named_with_what_it_lacks(tmp_path: Path) -> None:
+    """As opencv-python, without -headless, in a container without a display."""
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    code = "from reflex_core.images.opencv import opencv\nopencv()"
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(
+        "reflex_core.errors.ConfigurationError: OpenCV is installed and cannot be imported (libGL.so.1"
+    )
+    assert last.endswith("pip install --force-reinstall opencv-python-headless, or uninstall it")
