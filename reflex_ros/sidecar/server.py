@@ -155,10 +155,14 @@ class Sidecar:
             _forget_applications()
 
     async def _serve(self, keyring: Keyring) -> None:
-        async with AsyncExitStack() as watches:
-            for files in self._watched(keyring):
-                await watches.enter_async_context(watching(files, self._engine.metrics))
-            await self._listen(keyring)
+        try:
+            async with AsyncExitStack() as watches:
+                for files in self._watched(keyring):
+                    await watches.enter_async_context(watching(files, self._engine.metrics))
+                await self._listen(keyring)
+        finally:
+            # gRPC keeps every loop that it has seen, which would keep the connections, the node and its policy
+            asyncio.get_running_loop().set_exception_handler(None)
 
     def _watched(self, keyring: Keyring) -> list[WatchedFiles]:
         """Return the files that are read again when they change."""

@@ -8,6 +8,7 @@ import logging
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -408,6 +409,26 @@ def hostile(export_dir: Any) -> Iterator[tuple[Server, LerobotClient]]:
     client.close()
     sidecar.stop()
     engine.unload()
+
+
+def test_nothing_keeps_a_server_whose_port_was_open(export_dir: Any) -> None:
+    """gRPC keeps the event loop for good, and a node that is configured anew must let go of its policy."""
+    values = {"export_dir": str(export_dir("calm")), "device": "cpu", "intra_op_threads": 1, "embodiment": "franka",
+              "port": 0, "lerobot_port": 0, "lerobot_units": ("radians",)}  # fmt: skip
+    engine = Engine(settings_from(values))
+    engine.load()
+    engine.warm_up()
+    sidecar = Sidecar(engine, engine.settings)
+    sidecar.start()
+    client = LerobotClient(sidecar.lerobot_port)
+    client.start()
+    client.close()
+    sidecar.stop()
+    engine.unload()
+    left = weakref.ref(engine)
+    del engine, sidecar
+    gc.collect()
+    assert left() is None
 
 
 def test_parts_that_are_no_observation_are_refused(lerobot: Any) -> None:
