@@ -25,13 +25,17 @@ REPLICA = "ray::ServeReplica:reflex:Policy"
 def ray_serve(count: int, folder: Path, arguments: tuple[str, ...] = ("demo",)) -> Iterator[int]:
     """Run so many replicas; gives the port of HTTP once they serve. folder: for what Ray writes; its path must be short.
 
-    Raises RuntimeError where the environment is not made, and where Ray does not start.
+    Raises RuntimeError where the environment is not made, where replicas of another one run, and where Ray does not start.
     """
     if not PYTHON.exists():
         raise RuntimeError(f"{PYTHON} is missing: `make test-clients` makes it")
+    if others := replicas():
+        raise RuntimeError(f"another Ray Serve of this policy runs on this machine: end processes {others}")
+    cpus = min(1.0, (os.cpu_count() or 1) / count)  # Ray starts none for which no core is left
     [port] = free_ports(1)
     variables = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
-    command = [str(PYTHON), str(PROGRAM), "--replicas", str(count), "--port", str(port), "--", *arguments]
+    command = [str(PYTHON), str(PROGRAM), "--replicas", str(count), "--port", str(port)]
+    command += ["--cpus", str(cpus), "--", *arguments]
     with (folder / "ray.log").open("wb") as log:
         process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
     try:

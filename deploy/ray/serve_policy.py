@@ -100,11 +100,12 @@ if __name__ == "__main__":
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for name, value in (("--replicas", 2), ("--most-replicas", 0), ("--gpus", 0), ("--port", 8000)):
         command.add_argument(name, type=int, default=value)
+    command.add_argument("--cpus", type=float, default=1.0, help="cores that Ray keeps for each replica; parts are taken")
     command.add_argument("arguments", nargs="+", help="of `reflex serve`")
     chosen = command.parse_args()
     serve.start(http_options={"host": "127.0.0.1", "port": chosen.port})
     most = max(chosen.replicas, chosen.most_replicas)
     scaling = AutoscalingConfig(min_replicas=chosen.replicas, max_replicas=most)  # no robot waits for a load
-    actor = {"num_cpus": 1, "num_gpus": chosen.gpus}
+    actor = {"num_cpus": chosen.cpus, "num_gpus": chosen.gpus}
     policy = Policy.options(autoscaling_config=scaling, ray_actor_options=actor)
     serve.run(policy.bind(chosen.arguments), name="reflex", route_prefix="/", blocking=True)
