@@ -100,7 +100,9 @@ if __name__ == "__main__":
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for name, value in (("--replicas", 2), ("--most-replicas", 0), ("--gpus", 0), ("--port", 8000)):
         command.add_argument(name, type=int, default=value)
-    command.add_argument("--cpus", type=float, default=1.0, help="cores that Ray keeps for each replica; parts are taken")
+    command.add_argument(
+        "--cpus", type=float, default=1.0, help="cores that Ray keeps for each replica; parts are taken"
+    )
     command.add_argument("arguments", nargs="+", help="of `reflex serve`")
     chosen = command.parse_args()
     serve.start(http_options={"host": "127.0.0.1", "port": chosen.port})
