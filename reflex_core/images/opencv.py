@@ -35,15 +35,16 @@ def opencv_if_imported() -> Any:
 def _import() -> Any:
     try:
         cv2 = importlib.import_module("cv2")
-    except ModuleNotFoundError:
-        return None
-    except ImportError as error:  # it is there, and a library that it needs is not
+        # a request has a worker thread of its own: OpenCV's threads on top would only wake each other for the rows of a small image
+        cv2.setNumThreads(1)
+    except (ImportError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
+            return None
+        # it is there, and a part of it or a library that it needs is not
         raise ConfigurationError(
             f"OpenCV is installed and cannot be imported ({error}): pip install --force-reinstall opencv-python-headless,"
             " or uninstall it"
         ) from error
-    # a request has a worker thread of its own: OpenCV's threads on top would only wake each other for the rows of a small image
-    cv2.setNumThreads(1)
     return cv2
 
 

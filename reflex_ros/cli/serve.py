@@ -170,7 +170,7 @@ def serve_http(settings: Settings) -> int:
         loader = threading.Thread(target=prepare, name="reflex-load", daemon=True)
         loader.start()
         stop.wait()
-        if settings.drain_s and engine.loaded is not None:
+        if settings.drain_s and engine.loaded is not None and not failures:
             sidecar.drain()
             logs.announce(f"draining for {settings.drain_s:g} s: /health says 503, requests are answered")
             stop.wait_for_another(settings.drain_s)

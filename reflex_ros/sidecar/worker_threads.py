@@ -97,13 +97,17 @@ class WorkerThreads:
             thread.start()
 
     def submit(self, call: Callable[[], Any]) -> Job:
-        """Queue a call; await the job's answer."""
+        """Queue a call; await the job's answer. After `shutdown` it is cancelled at once."""
         job = Job(asyncio.get_running_loop().create_future(), call)
         with self._lock:
+            ended = self._ended
             inbox = self._idle.pop() if self._idle else None
-            if inbox is None:
+            if inbox is None and not ended:
                 self._waiting.append(job)
-        if inbox is not None:
+        if ended:  # no thread would ever take it
+            job.give_up()
+            job.answer.cancel()
+        elif inbox is not None:
             inbox.put(job)
         return job
 

@@ -210,8 +210,8 @@ def test_a_taken_port_ends_it_with_a_sentence(start: Start, export_dir: ExportDi
     assert f"cannot listen on 127.0.0.1:{first.port}" in err
 
 
-def test_a_warm_up_that_fails_ends_it(start: Start, export_dir: ExportDir) -> None:
-    status, _, err = ended(start(export_dir("always_nan"), "--no-ros"))
+def test_a_warm_up_that_fails_ends_it_without_draining(start: Start, export_dir: ExportDir) -> None:
+    status, _, err = ended(start(export_dir("always_nan"), "--no-ros", "--drain-s", "600"))
     assert status == 1
     assert "reflex serve: warm-up: the model gave NaN or Inf" in err
 

@@ -180,3 +180,19 @@ def test_jobs_that_come_one_after_another_are_done_by_one_thread() -> None:
 
 def thread_name() -> str:
     return threading.current_thread().name
+
+
+def test_a_call_that_comes_after_the_end_is_cancelled_and_not_left_waiting() -> None:
+    made: list[int] = []
+    over: list[bool] = []
+
+    async def main() -> None:
+        async with workers() as pool:
+            pool.shutdown()
+            job = pool.submit(partial(made.append, 1))
+            job.when_over(partial(over.append, True))
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(pool.wait(job), 30)
+
+    asyncio.run(main())
+    assert (made, over) == ([], [True])

@@ -162,9 +162,19 @@ def test_a_bayer_image_in_a_png_is_refused_with_what_to_do(lacking_opencv: None)
         png.KIND.decode_grey(data)
 
 
-def test_an_opencv_that_cannot_be_imported_is_named_with_what_it_lacks(tmp_path: Path) -> None:
-    """As opencv-python, without -headless, in a container without a display."""
-    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+@pytest.mark.parametrize(
+    ("source", "lacks"),
+    [
+        # opencv-python, without -headless, in a container without a display
+        ("raise ImportError('libGL.so.1: cannot open shared object file')", "libGL.so.1"),
+        ("import cv2.gapi", "No module named 'cv2.gapi'"),
+        ("", "module 'cv2' has no attribute 'setNumThreads'"),  # an uninstall left its folder
+    ],
+)
+def test_an_opencv_that_cannot_be_imported_is_named_with_what_it_lacks(
+    tmp_path: Path, source: str, lacks: str
+) -> None:
+    (tmp_path / "cv2.py").write_text(source)
     code = "from reflex_core.images.opencv import opencv\nopencv()"
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
@@ -172,6 +182,6 @@ def test_an_opencv_that_cannot_be_imported_is_named_with_what_it_lacks(tmp_path:
     )  # fmt: skip
     last = done.stderr.splitlines()[-1]
     assert last.startswith(
-        "reflex_core.errors.ConfigurationError: OpenCV is installed and cannot be imported (libGL.so.1"
+        f"reflex_core.errors.ConfigurationError: OpenCV is installed and cannot be imported ({lacks}"
     )
     assert last.endswith("pip install --force-reinstall opencv-python-headless, or uninstall it")
