@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 
-from reflex_core.engine.engine import Engine
+from reflex_core.engine.engine import READY, Engine
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
 from reflex_core.robot.presets import no_such_preset, preset_names
 from reflex_core.settings.cli import add_arguments, add_config, parse
@@ -170,7 +170,7 @@ def serve_http(settings: Settings) -> int:
         loader = threading.Thread(target=prepare, name="reflex-load", daemon=True)
         loader.start()
         stop.wait()
-        if settings.drain_s and engine.loaded is not None and not failures:
+        if settings.drain_s and engine.state == READY:
             sidecar.drain()
             logs.announce(f"draining for {settings.drain_s:g} s: /health says 503, requests are answered")
             stop.wait_for_another(settings.drain_s)
