@@ -51,9 +51,8 @@ def serving(checkout: Path) -> Iterator[tuple[int, int]]:
 
 def cpu_s(pid: int) -> float:
     """User and system time of a process so far."""
-    return time.clock_gettime(
-        ~pid << 3 | 2
-    )  # the clock of clock_getcpuclockid(3), which Python has for threads alone
+    clock = ~pid << 3 | 2  # as clock_getcpuclockid(3) names it; Python has that for threads alone
+    return time.clock_gettime(clock)
 
 
 def block_ms(pid: int, port: int, request: bytes, requests: int) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.errors import ObservationError
+from reflex_core.errors import ConfigurationError, ObservationError
 from reflex_core.export.contract import StateSlot
 from reflex_core.export.export import Affine
 from reflex_core.export.image_slots import ImageSlot
@@ -208,7 +208,10 @@ def _taken(frame: Frame, slot: ImageSlot) -> Floats:
     """Return the array of a frame. A failing decoder is the image's fault, never the model's."""
     try:
         return image_array(frame, slot)
-    except ObservationError:
+    except (
+        ObservationError,
+        ConfigurationError,
+    ):  # the latter: what reads images is not as it should be on this machine
         raise
     except Exception as error:
         raise ObservationError(

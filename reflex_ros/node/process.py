@@ -38,8 +38,8 @@ def run(given: Given) -> int:
     if line := take_profile():
         log.info("%s", line)
     os.environ.update({**logs.ROS_FORMAT, **os.environ})
-    opencv()  # imported before a robot waits for an answer
     try:
+        opencv()  # imported before a robot waits for an answer
         rclpy.init(args=_ros_args(given), signal_handler_options=SignalHandlerOptions.NO)
         theirs = [_parameter(name, value) for name, value in given.ros_parameters.items()]
         server = ReflexNode(given.written, parameter_overrides=theirs)

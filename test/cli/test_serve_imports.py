@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -63,3 +64,36 @@ def test_where_a_robot_waits_opencv_is_imported_before_the_first_request(
 ) -> None:
     with served(tmp_path / "log", *flags) as (_, imported):
         assert "cv2" in imported()
+
+
+@pytest.fixture
+def damaged_opencv(tmp_path: Path) -> dict[str, str]:
+    """An environment whose OpenCV lacks a library, as opencv-python does in a container without a display."""
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+
+@pytest.mark.parametrize("flags", [["--no-http"], ["--no-ros", "--port", "0", "--deadline-ms", "100"]])
+def test_where_a_robot_waits_a_damaged_opencv_is_named_in_one_sentence(
+    damaged_opencv: dict[str, str], flags: list[str]
+) -> None:
+    command = [sys.executable, "-m", "reflex_ros.cli.main", "serve", "demo", "--device", "cpu", *flags]
+    done = subprocess.run(
+        command, env=damaged_opencv, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "reflex serve: OpenCV is installed and cannot be imported (libGL.so.1"
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_opencv_is_the_servers_fault_and_not_the_images(
+    tmp_path: Path, damaged_opencv: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in damaged_opencv.items():
+        monkeypatch.setenv(name, value)
+    with served(tmp_path / "log") as (client, _):
+        answer = client.act(good(image=jpeg(width=64, height=48)))
+    assert (answer.status, answer.json["error"]) == (500, "internal-error")
+    assert "OpenCV is installed and cannot be imported (libGL.so.1" in (tmp_path / "log").read_text()

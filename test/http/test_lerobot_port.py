@@ -392,11 +392,8 @@ def test_a_hostile_payload_is_refused_in_one_sentence_and_counted(
     assert one.actions()
 
 
-@pytest.fixture(scope="module")
-def hostile(export_dir: Any) -> Iterator[tuple[Server, LerobotClient]]:
-    """One server for all of them."""
-    from http_client import Client
-
+def calm_server(export_dir: Any) -> tuple[Engine, Sidecar]:
+    """An engine and its server; the caller ends both."""
     values = {"export_dir": str(export_dir("calm")), "device": "cpu", "intra_op_threads": 1, "embodiment": "franka",
               "port": 0, "lerobot_port": 0, "lerobot_units": ("radians",)}  # fmt: skip
     engine = Engine(settings_from(values))
@@ -404,6 +401,15 @@ def hostile(export_dir: Any) -> Iterator[tuple[Server, LerobotClient]]:
     engine.warm_up()
     sidecar = Sidecar(engine, engine.settings)
     sidecar.start()
+    return engine, sidecar
+
+
+@pytest.fixture(scope="module")
+def hostile(export_dir: Any) -> Iterator[tuple[Server, LerobotClient]]:
+    """One server for all of them."""
+    from http_client import Client
+
+    engine, sidecar = calm_server(export_dir)
     client = LerobotClient(sidecar.lerobot_port)
     yield Server(engine, sidecar, Client(sidecar.port)), client
     client.close()
@@ -413,13 +419,7 @@ def hostile(export_dir: Any) -> Iterator[tuple[Server, LerobotClient]]:
 
 def test_nothing_keeps_a_server_whose_port_was_open(export_dir: Any) -> None:
     """gRPC keeps the event loop for good, and a node that is configured anew must let go of its policy."""
-    values = {"export_dir": str(export_dir("calm")), "device": "cpu", "intra_op_threads": 1, "embodiment": "franka",
-              "port": 0, "lerobot_port": 0, "lerobot_units": ("radians",)}  # fmt: skip
-    engine = Engine(settings_from(values))
-    engine.load()
-    engine.warm_up()
-    sidecar = Sidecar(engine, engine.settings)
-    sidecar.start()
+    engine, sidecar = calm_server(export_dir)
     client = LerobotClient(sidecar.lerobot_port)
     client.start()
     client.close()
